@@ -1,0 +1,1 @@
+"""The daemon that owns a mail server's outbound queue and can stop a campaign."""

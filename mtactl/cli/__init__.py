@@ -1,0 +1,1 @@
+"""The client mtactl: one file a verb, mirroring the control API."""

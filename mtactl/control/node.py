@@ -1,0 +1,78 @@
+"""What the control server asks of the daemon. app hands it an implementation; tests may hand it another."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Protocol
+
+from mtactl.control.types import (
+    CampaignReport,
+    CampaignState,
+    Event,
+    LaneRow,
+    QueueChanged,
+    QueueMessage,
+    QueueRecipient,
+    QueueSelection,
+    RecipientRow,
+    ReloadReport,
+    RequestedBy,
+    Status,
+)
+
+__all__ = ["Node"]
+
+
+class Node(Protocol):
+    """The daemon, as its operators see it. Campaign ids were checked for their form before they come here."""
+
+    def status(self) -> Status:
+        """Give the node at a glance."""
+
+    def campaigns(self, state: CampaignState | None) -> Sequence[CampaignReport]:
+        """Give a report for each campaign, by name."""
+
+    def report(self, campaign: str) -> CampaignReport:
+        """Give a campaign's report. Raises UnknownCampaign."""
+
+    async def halt(self, campaign: str, *, reason: str | None, by: RequestedBy) -> CampaignReport:
+        """Halt a campaign, known or not; return when the halt is durable. Raises StoreError when it can't be."""
+
+    async def hold(self, campaign: str, *, by: RequestedBy) -> CampaignReport:
+        """Hold a campaign, known or not. Raises IllegalMove when it is halted."""
+
+    async def release(self, campaign: str, *, by: RequestedBy) -> CampaignReport:
+        """Release a held campaign. Raises UnknownCampaign, IllegalMove when it is halted; of an active one: no change."""
+
+    def recipients(
+        self, campaign: str, *, outcomes: Collection[str] | None, after_stop: bool
+    ) -> AsyncIterator[Sequence[RecipientRow]]:
+        """Stream the outcomes of a campaign in pages. Raises UnknownCampaign at the call."""
+
+    async def queue(
+        self, *, campaign: str | None, domain: str | None, state: str | None, limit: int
+    ) -> Sequence[QueueRecipient]:
+        """List queued and in-flight recipients, the oldest first."""
+
+    async def message(self, message: str) -> QueueMessage | None:
+        """Show one message by its queue id, or None if it was never here (or is forgotten)."""
+
+    async def retry(self, selection: QueueSelection, *, by: RequestedBy) -> QueueChanged:
+        """Make deferred recipients ready now, and end the back-off of the lanes meant."""
+
+    async def drop(self, selection: QueueSelection, *, by: RequestedBy) -> QueueChanged:
+        """Drop queued recipients that fit."""
+
+    def lanes(self, lane: str | None) -> Sequence[LaneRow]:
+        """Give the destinations that are in memory, by name."""
+
+    def recent_events(self) -> Sequence[Event]:
+        """Give the latest events, the oldest first (a bounded ring)."""
+
+    def follow_events(self, after: int | None) -> AsyncIterator[Event]:
+        """Stream events from now on, or those after the given id that are still in the ring first. A reader that is
+        too slow gets an event of kind "gap" that says how many it missed.
+        """
+
+    async def reload(self, *, by: RequestedBy) -> ReloadReport:
+        """Read the configuration again. Raises ConfigError; then nothing was changed."""

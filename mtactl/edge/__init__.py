@@ -1,0 +1,1 @@
+"""SMTP in: the listener, the session and the way into the queue. aiosmtpd is met here and nowhere else."""

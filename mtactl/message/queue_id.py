@@ -1,0 +1,32 @@
+"""The queue id that people see: the message's number in Crockford's base 32, at least ten digits, as Postfix's look."""
+
+from __future__ import annotations
+
+__all__ = ["decode", "encode"]
+
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUE = {digit: value for value, digit in enumerate(_DIGITS)}
+
+
+def encode(message_id: int) -> str:
+    """Give the queue id of a message's number (positive, below 2**63)."""
+    digits = []
+    rest = message_id
+    while rest:
+        rest, digit = divmod(rest, 32)
+        digits.append(_DIGITS[digit])
+    return "".join(reversed(digits)).rjust(10, "0")
+
+
+def decode(text: str) -> int:
+    """Give the message's number of a queue id. Raises ValueError when it is none."""
+    value = 0
+    if not 1 <= len(text) <= 13:
+        raise ValueError(f"not a queue id: {text!r}")
+    for character in text.upper():
+        if character not in _VALUE:
+            raise ValueError(f"not a queue id: {text!r}")
+        value = value * 32 + _VALUE[character]
+    if not 0 < value < 1 << 63:
+        raise ValueError(f"not a queue id: {text!r}")
+    return value
