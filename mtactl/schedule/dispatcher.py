@@ -1,0 +1,245 @@
+"""Makes transactions: opens connections for the lanes and begins on each what its lane hands out.
+
+What it guarantees:
+
+- A transaction begins in one tick: pop, gate check, attempt log, `MAIL FROM` (`_begin`, which has no await in it).
+- Nothing sleeps holding a message. A connection that must wait (for the rate, for work, for the disk) holds none.
+- Every recipient that began comes to the settler exactly once, also when the connection or the task dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mtactl.campaign.gate import Gate
+from mtactl.campaign.ledger import Ledger
+from mtactl.errors import PermanentFailure, TransientFailure
+from mtactl.message.reply import Reply
+from mtactl.schedule.attempt import Attempt
+from mtactl.schedule.lane import Lane
+from mtactl.schedule.lanes import Lanes
+from mtactl.schedule.ports import Relay, RelaySession
+from mtactl.schedule.settler import Settler
+from mtactl.settings import Settings
+from queue_store.errors import StoreCorrupt, StoreFull
+from queue_store.records import Claim
+from queue_store.store import QueueStore
+
+__all__ = ["Dispatcher"]
+
+_TIDY = 60.0  # seconds
+
+_log = structlog.get_logger("dispatcher")
+
+
+class Dispatcher:
+    """The connections of the node. Called from the event loop's thread only."""
+
+    def __init__(
+        self,
+        *,
+        lanes: Lanes,
+        store: QueueStore,
+        gate: Gate,
+        ledger: Ledger,
+        settler: Settler,
+        relay: Relay,
+        settings: Settings,
+        now: Callable[[], int],
+    ) -> None:
+        self._lanes = lanes
+        self._store = store
+        self._gate = gate
+        self._ledger = ledger
+        self._settler = settler
+        self._relay = relay
+        self._settings = settings
+        self._now = now
+        self._connections: set[asyncio.Task[None]] = set()
+        self._flights: set[Attempt] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._stopped = asyncio.Event()
+        lanes.on_wanted = self._open_connection
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open or being opened."""
+        return len(self._connections)
+
+    @property
+    def transactions(self) -> int:
+        """Transactions in flight."""
+        return len(self._flights)
+
+    def in_flight_ids(self) -> set[int]:
+        """Give the ids of the recipients in flight."""
+        return {recipient.id for attempt in self._flights for recipient in attempt.claim.recipients}
+
+    def change(self, settings: Settings) -> None:
+        """Apply other settings."""
+        self._settings = settings
+        self._lanes.change(settings)
+
+    async def run(self) -> None:
+        """Run until `stop`."""
+        async with asyncio.TaskGroup() as self._group:
+            self._lanes.start()
+            while not self._stopped.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), _TIDY)
+                self._lanes.forget_idle()
+
+    async def stop(self, grace: float) -> None:
+        """Begin nothing more; let transactions in flight finish within `grace` seconds, then cut their connections."""
+        self._lanes.stop()
+        self._stopped.set()
+        flying = {attempt.task for attempt in self._flights}
+        for task in self._connections - flying:
+            task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=grace)
+        for task in self._connections:
+            task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections)
+        await self._settler.drain()
+
+    def _open_connection(self, lane: Lane) -> bool:
+        if self._group is None or len(self._connections) >= self._settings.delivery.max_connections:
+            return False
+        lane.connections += 1
+        lane.connecting += 1
+        self._connections.add(self._group.create_task(self._serve(lane), name=f"relay to {lane.name}"))
+        return True
+
+    async def _serve(self, lane: Lane) -> None:
+        session: RelaySession | None = None
+        connecting = True
+        try:
+            session = await self._relay.connect(lane.name, lane.name)
+            connecting = False
+            lane.connecting -= 1
+            lane.last_peer = session.peer
+            await self._use(lane, session)
+            if session.usable:
+                await session.quit()
+        except TransientFailure as failure:
+            self._lanes.fail(lane, failure.reply, failure.peer)
+        except PermanentFailure as failure:
+            lane.last_reply = str(failure.reply)
+            self._refuse(lane, self._lanes.remove(lane), failure.reply, peer=failure.peer)
+        except Exception as error:  # noqa: BLE001  a defect that one destination brings out must not stop the others
+            _log.exception("connection failed unexpectedly", lane=lane.name)
+            self._lanes.fail(lane, Reply(451, "4.3.0", f"internal error: {type(error).__name__}"), "")
+        finally:
+            if connecting:
+                lane.connecting -= 1
+            lane.connections -= 1
+            lane.last_active = time.monotonic()
+            self._connections -= {task for task in (asyncio.current_task(),) if task is not None}
+            if session is not None:
+                session.abort()
+            self._lanes.pump(lane)
+            self._lanes.feed_starved()
+
+    async def _use(self, lane: Lane, session: RelaySession) -> None:
+        """Make transactions on a session while it may and there are any."""
+        loaded: tuple[int, bytes] | None = None
+        served = 0
+        idle = self._settings.delivery.idle_connection
+        while served < lane.settings.max_deliveries_per_connection and session.usable and not self._stopped.is_set():
+            pause = lane.throttle.wait(time.monotonic())
+            if pause > idle:
+                return
+            if pause > 0.0:
+                await asyncio.sleep(pause)
+                continue
+            claim = self._lanes.pop(lane)
+            if claim is None:
+                if not await self._lanes.wait_for_work(lane, idle):
+                    return
+                continue
+            body = loaded[1] if loaded is not None and loaded[0] == claim.message.id else self._body(claim)
+            loaded = None
+            if body is None:
+                # The body must come from the disk: the claim goes back while we wait, and is popped (or not) again.
+                self._lanes.put_back(lane, claim)
+                loaded = await self._load(lane, claim)
+                continue
+            attempt = self._begin(lane, session, claim, body, reused=served > 0)
+            if attempt is not None:
+                await self._finish(attempt, session)
+                served += 1
+
+    def _body(self, claim: Claim) -> bytes | None:
+        try:
+            return self._store.read_body_nowait(claim.message)
+        except StoreCorrupt:
+            return None  # load_body says so again, where it is dealt with
+
+    async def _load(self, lane: Lane, claim: Claim) -> tuple[int, bytes] | None:
+        try:
+            return claim.message.id, await self._store.load_body(claim.message)
+        except StoreCorrupt as corrupt:
+            _log.error("message damaged in the store", message=claim.message.id, what=corrupt.what, path=corrupt.path)
+            damaged = self._lanes.remove(lane, lambda other: other.message.id == claim.message.id)
+            self._refuse(lane, damaged, Reply(554, "5.3.0", "The message was damaged in our queue"), peer="")
+            return None
+
+    def _begin(self, lane: Lane, session: RelaySession, claim: Claim, body: bytes, *, reused: bool) -> Attempt | None:
+        """Begin the transaction of a claim that was popped in this tick. No await from the gate to MAIL FROM."""
+        attempt = Attempt(lane=lane, session=session, claim=claim, body=body, reused=reused)
+        refusal = session.refusal(attempt.delivery)
+        if refusal is not None:
+            self._refuse(lane, [claim], refusal, peer=session.peer)
+            return None
+        campaign = claim.message.campaign
+        if not self._gate.lets_begin(campaign):
+            self._lanes.put_on_disk(lane, [claim], stopped=True, popped=True)
+            return None
+        try:
+            attempt.note_begin(self._store.attempts)
+        except StoreFull as full:
+            self._lanes.put_back(lane, claim)
+            raise TransientFailure(Reply(452, "4.3.1", "No room for the attempt log"), session.peer) from full
+        self._ledger.begin(campaign, len(claim.recipients))
+        self._flights.add(attempt)
+        lane.busy += 1
+        lane.in_flight += len(claim.recipients)
+        session.begin(attempt.delivery)
+        lane.throttle.take(time.monotonic(), len(claim.recipients))
+        return attempt
+
+    async def _finish(self, attempt: Attempt, session: RelaySession) -> None:
+        """Wait for the results of a transaction and settle each of its recipients, come what may."""
+        lane = attempt.lane
+        try:
+            attempt.results = await session.finish()
+        finally:
+            self._flights.discard(attempt)
+            lane.busy -= 1
+            lane.in_flight -= len(attempt.claim.recipients)
+            closed = self._gate.is_closed(attempt.claim.message.campaign)
+            for settled in attempt.settle(now=self._now(), closed=closed, delivery=self._settings.delivery):
+                self._settler.add(settled, in_flight=True)
+        if attempt.was_lost:
+            self._lanes.fail(lane, Reply(451, "4.4.2", attempt.results[0].why or "connection lost"), session.peer)
+        else:
+            lane.succeed()
+
+    def _refuse(self, lane: Lane, claims: Sequence[Claim], reply: Reply, *, peer: str) -> None:
+        """Settle claims as bounced by us, without a transaction; those of campaigns that the gate stops go back."""
+        stopped = []
+        for claim in claims:
+            if not self._gate.lets_begin(claim.message.campaign):
+                stopped.append(claim)
+                continue
+            attempt = Attempt(lane=lane, session=None, claim=claim, body=b"", reused=False)
+            for settled in attempt.refuse(reply, peer=peer, now=self._now()):
+                self._settler.add(settled, in_flight=False)
+        self._lanes.put_on_disk(lane, stopped, stopped=True, popped=True)

@@ -1,0 +1,123 @@
+"""Takes what became of recipients into the books and, in batches of one tick, into the store.
+
+A delivery, a refusal or a deferral moves in the ledger at the reply. One exception: a deferral after the gate closed
+stays in flight until the store has said whether it stored DROPPED (the halt is on record) or a deferral (the halt could
+not be recorded), so that the ledger and the store never differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mtactl.campaign.ledger import Final, Ledger
+from queue_store.errors import StoreError
+from queue_store.records import Message, Outcome, Recipient, Settlement
+from queue_store.store import QueueStore
+
+__all__ = ["Settled", "Settler", "final_of"]
+
+_FINALS = {outcome: Final[outcome.name] for outcome in Outcome}
+
+
+def final_of(outcome: Outcome) -> Final:
+    """Give the ledger's name of a stored outcome."""
+    return _FINALS[outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of one recipient, for those who watch. `stored` is what the store made of it (None: deferred)."""
+
+    settlement: Settlement
+    message: Message
+    recipient: Recipient
+    lane: str
+    stored: Outcome | None
+
+
+class Settler:
+    """Gathers settlements until the end of the tick and submits them as one operation."""
+
+    def __init__(self, store: QueueStore, ledger: Ledger) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._gathered: list[Settled] = []
+        self._pending: set[asyncio.Future[Sequence[Outcome | None]]] = set()
+        self.on_settled: Callable[[Sequence[Settled]], None] | None = None  # after the commit
+        self.on_after_stop: Callable[[str], None] | None = None  # a recipient of a closed campaign left the flight
+        self.on_due: Callable[[int], None] | None = None  # a deferral was submitted, due then
+
+    def add(self, settled: Settled, *, in_flight: bool) -> None:
+        """Take a recipient's result. `in_flight` false: it was settled without a transaction."""
+        settlement = settled.settlement
+        if settlement.slot is not None:
+            self._store.attempts.outcome(settlement.slot, settlement)
+        self._move(settled, in_flight=in_flight)
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._gathered.append(settled)
+
+    def flush(self) -> None:
+        """Submit what was gathered. Called before a halt is submitted, so that order of arrival is order on record."""
+        if not self._gathered:
+            return
+        batch, self._gathered = self._gathered, []
+        future = self._store.settle([settled.settlement for settled in batch])
+        self._pending.add(future)
+        future.add_done_callback(lambda done: self._committed(batch, done))
+
+    async def drain(self) -> None:
+        """Wait until all that was taken is durable."""
+        self.flush()
+        while self._pending:
+            await asyncio.wait(self._pending)
+
+    def _move(self, settled: Settled, *, in_flight: bool) -> None:
+        settlement = settled.settlement
+        campaign = settlement.campaign
+        if settlement.outcome is not None:
+            self._ledger.finish(
+                campaign, final_of(settlement.outcome), after_stop=settlement.after_stop, in_flight=in_flight
+            )
+        elif not settlement.after_stop:
+            self._ledger.defer(campaign, in_flight=in_flight)
+
+    def _committed(self, batch: Sequence[Settled], done: asyncio.Future[Sequence[Outcome | None]]) -> None:
+        self._pending.discard(done)
+        if done.cancelled() or isinstance(done.exception(), StoreError):
+            # The store takes no more writes and has said so through on_failed; the attempt log keeps the outcomes.
+            return
+        stored = [
+            settled if outcome is settled.stored else _with_stored(settled, outcome)
+            for settled, outcome in zip(batch, done.result(), strict=True)
+        ]
+        for settled in stored:
+            settlement = settled.settlement
+            if settlement.outcome is None:
+                self._deferred(settled)
+            if settlement.after_stop and self.on_after_stop is not None:
+                self.on_after_stop(settlement.campaign)
+        if self.on_settled is not None:
+            self.on_settled(stored)
+
+    def _deferred(self, settled: Settled) -> None:
+        settlement = settled.settlement
+        if settlement.after_stop:
+            if settled.stored is None:
+                self._ledger.defer(settlement.campaign)
+            else:
+                self._ledger.finish(settlement.campaign, final_of(settled.stored), after_stop=True)
+        if settled.stored is None and self.on_due is not None:
+            self.on_due(settlement.due)
+
+
+def _with_stored(settled: Settled, outcome: Outcome | None) -> Settled:
+    return Settled(
+        settlement=settled.settlement,
+        message=settled.message,
+        recipient=settled.recipient,
+        lane=settled.lane,
+        stored=outcome,
+    )
