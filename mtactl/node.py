@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
-from mtactl.campaign.gate import Gate
 from mtactl.campaign.halt import Halt, HaltStep
-from mtactl.campaign.ledger import Account, Ledger
+from mtactl.campaign.ledger import Account
 from mtactl.campaign.state import CampaignEvent, CampaignState
 from mtactl.control import types
+from mtactl.core import Core
 from mtactl.errors import IllegalMove, UnknownCampaign
 from mtactl.message import queue_id
 from mtactl.observe.events import EventBus
-from mtactl.schedule.dispatcher import Dispatcher
-from mtactl.schedule.halter import Halter
+from mtactl.observe.log import timestamp
 from mtactl.schedule.lane import Lane, LaneState
-from mtactl.schedule.lanes import Lanes
-from mtactl.schedule.upkeep import Upkeep
 from mtactl.settings import Settings
 from queue_store.errors import CampaignHalted
 from queue_store.records import Claim, Outcome, OutcomeRow, QueuedState, QueueFilter, QueueRow
-from queue_store.store import QueueStore
 
-__all__ = ["LocalNode", "timestamp"]
+__all__ = ["LocalNode"]
 
 _ASKED = {
     "deferred": (QueuedState.DEFERRED,),
@@ -39,27 +33,8 @@ _ASKED = {
 }
 
 
-def timestamp(at: int) -> str:
-    """Give µs since the epoch as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def _maybe(at: int | None) -> str | None:
     return None if at is None else timestamp(at)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What app built and the node speaks for."""
-
-    store: QueueStore
-    gate: Gate
-    ledger: Ledger
-    lanes: Lanes
-    dispatcher: Dispatcher
-    halter: Halter
-    upkeep: Upkeep
-    events: EventBus
 
 
 class LocalNode:
@@ -67,13 +42,15 @@ class LocalNode:
 
     def __init__(
         self,
-        parts: Parts,
+        core: Core,
+        events: EventBus,
         *,
         settings: Callable[[], Settings],
         problems: Callable[[], Sequence[str]],
         reload: Callable[[], types.ReloadReport],
     ) -> None:
-        self._parts = parts
+        self._core = core
+        self._events = events
         self._settings = settings
         self._problems = problems
         self._reload = reload
@@ -84,11 +61,11 @@ class LocalNode:
 
     def status(self) -> types.Status:
         """Give the node at a glance."""
-        parts = self._parts
-        total = parts.ledger.total
+        core = self._core
+        total = core.ledger.total
         problems = tuple(self._problems())
-        states = parts.gate.counts()
-        named = sum(1 for name in parts.ledger if name)
+        states = core.gate.counts()
+        named = sum(1 for name in core.ledger if name)
         states[CampaignState.ACTIVE] = named - sum(states.values())
         now = time.monotonic()
         return types.Status(
@@ -99,32 +76,18 @@ class LocalNode:
             problems=problems,
             totals=_counts(total),
             campaigns={state.value: count for state, count in states.items()},
-            queue=self.queue_states(),
-            connections=parts.dispatcher.connections,
-            in_flight_transactions=parts.dispatcher.transactions,
-            store_free_bytes=parts.store.free_bytes(),
-            lanes=len(parts.lanes),
-            lanes_in_backoff=tuple(_lane_row(lane, now) for lane in parts.lanes if lane.in_backoff(now)),
+            queue=core.queue_states(),
+            connections=core.dispatcher.connections,
+            in_flight_transactions=core.dispatcher.transactions,
+            store_free_bytes=core.store.free_bytes(),
+            lanes=len(core.lanes),
+            lanes_in_backoff=tuple(_lane_row(lane, now) for lane in core.lanes if lane.in_backoff(now)),
         )
-
-    def queue_states(self) -> dict[str, int]:
-        """Give how many recipients wait, by sub-state; what belongs to a held campaign is `held`, whatever else."""
-        total = self._parts.ledger.total
-        held = [self._parts.ledger.account(campaign) for campaign in self._parts.gate.held()]
-        deferred = total.deferred - sum(account.deferred for account in held)
-        scheduled = total.scheduled - sum(account.scheduled for account in held)
-        stopped = sum(account.queued for account in held)
-        return {
-            "ready": total.queued - stopped - deferred - scheduled,
-            "deferred": deferred,
-            "scheduled": scheduled,
-            "held": stopped,
-        }
 
     def campaigns(self, state: types.CampaignState | None) -> Sequence[types.CampaignReport]:
         """Give a report for each campaign, by name."""
-        names = sorted(name for name in self._parts.ledger if name)
-        return [self._report(name) for name in names if state is None or self._parts.gate.state(name).value == state]
+        names = sorted(name for name in self._core.ledger if name)
+        return [self._report(name) for name in names if state is None or self._core.gate.state(name).value == state]
 
     def report(self, campaign: str) -> types.CampaignReport:
         """Give a campaign's report. Raises UnknownCampaign."""
@@ -132,16 +95,16 @@ class LocalNode:
         return self._report(campaign)
 
     def _known(self, campaign: str) -> None:
-        if not campaign or campaign not in self._parts.ledger:
+        if not campaign or campaign not in self._core.ledger:
             raise UnknownCampaign(campaign)
 
     def _report(self, campaign: str) -> types.CampaignReport:
-        account = self._parts.ledger.account(campaign)
-        halt = self._parts.halter.halts.get(campaign)
+        account = self._core.ledger.account(campaign)
+        halt = self._core.halter.halts.get(campaign)
         return types.CampaignReport(
             campaign=campaign,
             node=self._settings().node.name,
-            state=self._parts.gate.state(campaign).value,
+            state=self._core.gate.state(campaign).value,
             counts=_counts(account),
             stop=None if halt is None else _stop(halt),
             steps=() if halt is None else _steps(halt, account),
@@ -149,35 +112,35 @@ class LocalNode:
 
     async def halt(self, campaign: str, *, reason: str | None, by: types.RequestedBy) -> types.CampaignReport:
         """Halt a campaign, known or not; return when the halt is durable. Raises StoreError when it can't be."""
-        await self._parts.halter.halt(campaign, reason=reason, uid=by.uid, user=by.user)
+        await self._core.halter.halt(campaign, reason=reason, uid=by.uid, user=by.user)
         return self._report(campaign)
 
     async def hold(self, campaign: str, *, by: types.RequestedBy) -> types.CampaignReport:
         """Hold a campaign, known or not. Raises IllegalMove when it is halted."""
-        parts = self._parts
-        parts.gate.move(campaign, CampaignEvent.HOLD)
-        parts.ledger.account(campaign)
-        recorded = parts.store.record_hold(campaign, held=True, uid=by.uid, user=by.user)
-        parts.lanes.evict_campaign(campaign)
+        core = self._core
+        core.gate.move(campaign, CampaignEvent.HOLD)
+        core.ledger.account(campaign)
+        recorded = core.store.record_hold(campaign, held=True, uid=by.uid, user=by.user)
+        core.lanes.evict_campaign(campaign)
         await self._recorded(campaign, CampaignEvent.HOLD, recorded)
-        parts.events.publish("hold", {"campaign": campaign, "by": by.user})
+        self._events.publish("hold", {"campaign": campaign, "by": by.user})
         return self._report(campaign)
 
     async def release(self, campaign: str, *, by: types.RequestedBy) -> types.CampaignReport:
         """Release a held campaign. Raises UnknownCampaign, and IllegalMove when it is halted."""
-        parts = self._parts
+        core = self._core
         self._known(campaign)
-        state = parts.gate.state(campaign)
+        state = core.gate.state(campaign)
         if state in (CampaignState.HALTING, CampaignState.HALTED):
             raise IllegalMove(campaign, state.value, CampaignEvent.RELEASE.value)
         await self._recorded(
             campaign,
             CampaignEvent.RELEASE,
-            parts.store.record_hold(campaign, held=False, uid=by.uid, user=by.user),
+            core.store.record_hold(campaign, held=False, uid=by.uid, user=by.user),
         )
-        parts.gate.move(campaign, CampaignEvent.RELEASE)
-        parts.lanes.wake_held_back()
-        parts.events.publish("release", {"campaign": campaign, "by": by.user})
+        core.gate.move(campaign, CampaignEvent.RELEASE)
+        core.lanes.wake_held_back()
+        self._events.publish("release", {"campaign": campaign, "by": by.user})
         return self._report(campaign)
 
     async def _recorded(self, campaign: str, event: CampaignEvent, recorded: Any) -> None:
@@ -185,7 +148,7 @@ class LocalNode:
         try:
             await recorded
         except CampaignHalted:
-            raise IllegalMove(campaign, self._parts.gate.state(campaign).value, event.value) from None
+            raise IllegalMove(campaign, self._core.gate.state(campaign).value, event.value) from None
 
     # -- recipients and the queue -----------------------------------------------------------------------------------
 
@@ -197,7 +160,7 @@ class LocalNode:
         wanted = None if outcomes is None else [Outcome[name.upper()] for name in outcomes]
 
         async def pages() -> AsyncIterator[Sequence[types.RecipientRow]]:
-            async for page in self._parts.store.recipients(campaign, outcomes=wanted, after_stop=after_stop):
+            async for page in self._core.store.recipients(campaign, outcomes=wanted, after_stop=after_stop):
                 yield [_recipient_row(row) for row in page]
 
         return pages()
@@ -209,11 +172,11 @@ class LocalNode:
         found: list[types.QueueRecipient] = []
         campaigns: Sequence[str | None] = [campaign]
         if state == "held":
-            campaigns = [name for name in self._parts.gate.held() if campaign in (None, name)]
+            campaigns = [name for name in self._core.gate.held() if campaign in (None, name)]
         for name in campaigns:
             for stored in _ASKED[state]:
                 which = QueueFilter(campaign=name, lane=None if domain is None else domain.lower(), state=stored)
-                rows = await self._parts.store.queue(which, limit=limit)
+                rows = await self._core.store.queue(which, limit=limit)
                 found.extend(self._queue_row(row, flying) for flying in (self._flying(),) for row in rows)
         if state is not None:
             found = [row for row in found if row.state == state]
@@ -225,8 +188,8 @@ class LocalNode:
             message_id = queue_id.decode(message)
         except ValueError:
             return None
-        waiting = await self._parts.store.queue(QueueFilter(message_id=message_id), limit=100_000)
-        settled = await self._parts.store.message_outcomes(message_id)
+        waiting = await self._core.store.queue(QueueFilter(message_id=message_id), limit=100_000)
+        settled = await self._core.store.message_outcomes(message_id)
         if not waiting and not settled:
             return None
         flying = self._flying()
@@ -237,13 +200,13 @@ class LocalNode:
         )
 
     def _flying(self) -> set[int]:
-        return self._parts.dispatcher.in_flight_ids()
+        return self._core.dispatcher.in_flight_ids()
 
     def _queue_row(self, row: QueueRow, flying: set[int]) -> types.QueueRecipient:
         state: types.QueueState
         if row.recipient.id in flying:
             state = "in_flight"
-        elif self._parts.gate.state(row.message.campaign) is CampaignState.HELD:
+        elif self._core.gate.state(row.message.campaign) is CampaignState.HELD:
             state = "held"
         elif row.state is QueuedState.CLAIMED:
             state = "ready"
@@ -266,34 +229,34 @@ class LocalNode:
 
     async def retry(self, selection: types.QueueSelection, *, by: types.RequestedBy) -> types.QueueChanged:
         """Make deferred recipients ready now, and end the back-off of the lanes meant."""
-        parts = self._parts
+        core = self._core
         which = _filter(selection)
         recipients = 0
         more = which is not None
         while more and which is not None:
-            promoted = await parts.store.retry(which)
-            recipients += parts.upkeep.enter_promoted(promoted)
+            promoted = await core.store.retry(which)
+            recipients += core.upkeep.enter_promoted(promoted)
             more = promoted.more
-        for lane in parts.lanes:
+        for lane in core.lanes:
             if selection.domain in (None, lane.name):
-                parts.lanes.end_backoff(lane)
-        parts.events.publish("retry", {"recipients": recipients, "by": by.user, **_asked(selection)})
+                core.lanes.end_backoff(lane)
+        self._events.publish("retry", {"recipients": recipients, "by": by.user, **_asked(selection)})
         return types.QueueChanged(recipients=recipients)
 
     async def drop(self, selection: types.QueueSelection, *, by: types.RequestedBy) -> types.QueueChanged:
         """Drop queued recipients that fit; what is in flight is not touched."""
-        parts = self._parts
+        core = self._core
         which = _filter(selection)
         recipients = 0
         more = which is not None
         while more and which is not None:
-            parts.lanes.evict(lambda claim: _fits(claim, which))
-            dropped = await parts.store.drop(which)
-            parts.halter.enter_dropped(dropped)
+            core.lanes.evict(lambda claim: _fits(claim, which))
+            dropped = await core.store.drop(which)
+            core.halter.enter_dropped(dropped)
             recipients += sum(delta.total for delta in dropped.by_campaign.values())
             more = dropped.more
-        parts.lanes.pump_all()
-        parts.events.publish("drop", {"recipients": recipients, "by": by.user, **_asked(selection)})
+        core.lanes.pump_all()
+        self._events.publish("drop", {"recipients": recipients, "by": by.user, **_asked(selection)})
         return types.QueueChanged(recipients=recipients)
 
     # -- lanes, events, configuration -------------------------------------------------------------------------------
@@ -302,26 +265,26 @@ class LocalNode:
         """Give the destinations that are in memory, by name."""
         now = time.monotonic()
         if lane is not None:
-            found = self._parts.lanes.find(lane.lower())
+            found = self._core.lanes.find(lane.lower())
             return [] if found is None else [_lane_row(found, now)]
-        return sorted((_lane_row(each, now) for each in self._parts.lanes), key=lambda row: row.lane)
+        return sorted((_lane_row(each, now) for each in self._core.lanes), key=lambda row: row.lane)
 
     def recent_events(self) -> Sequence[types.Event]:
         """Give the latest events, the oldest first."""
         return [
             types.Event(id=event.id, at=timestamp(event.at), kind=event.kind, data=dict(event.data))
-            for event in self._parts.events.recent()
+            for event in self._events.recent()
         ]
 
     async def follow_events(self, after: int | None) -> AsyncIterator[types.Event]:
         """Stream events from now on, or from behind the given id."""
-        async for event in self._parts.events.follow(after):
+        async for event in self._events.follow(after):
             yield types.Event(id=event.id, at=timestamp(event.at), kind=event.kind, data=dict(event.data))
 
     async def reload(self, *, by: types.RequestedBy) -> types.ReloadReport:
         """Read the configuration again. Raises ConfigError; then nothing was changed."""
         report = self._reload()
-        self._parts.events.publish("reload", {"applied": list(report.applied), "by": by.user})
+        self._events.publish("reload", {"applied": list(report.applied), "by": by.user})
         return report
 
 

@@ -1,1 +1,1 @@
-"""SMTP out: routes, TLS, sessions and the transaction protocol. aiosmtplib and dnspython are met here and nowhere else."""
+"""SMTP out: routes, TLS, sessions, the transaction protocol. aiosmtplib and dnspython are met here, nowhere else."""

@@ -72,27 +72,33 @@ class Upkeep:
                 continue
             except TimeoutError:
                 pass
-            if self._next_due is None or self._next_due > self._now():
-                continue
-            self._next_due = None
-            promoted = await self._store.promote(self._now())
-            self.enter_promoted(promoted)
-            if promoted.next_due is not None:
-                self.note_due(promoted.next_due)
-            if not promoted.more:
+            if await self.promote_due():
                 await asyncio.sleep(0.05)  # what becomes due within the same moment is promoted in one commit
+
+    async def promote_due(self) -> bool:
+        """Make a chunk of what is due ready; give whether that was all."""
+        if self._next_due is None or self._next_due > self._now():
+            return True
+        self._next_due = None
+        promoted = await self._store.promote(self._now())
+        self.enter_promoted(promoted)
+        if promoted.next_due is not None:
+            self.note_due(promoted.next_due)
+        return not promoted.more
+
+    async def expire_old(self) -> bool:
+        """Let a chunk of what is too old expire; give whether that was all."""
+        expired = await self._store.expire(self._now() - int(self._settings().delivery.expire_after * _SECOND))
+        for campaign, delta in expired.by_campaign.items():
+            self._ledger.remove(
+                campaign, Final.EXPIRED, ready=delta.ready, deferred=delta.deferred, scheduled=delta.scheduled
+            )
+        return not expired.more
 
     async def _expire(self) -> None:
         while True:
-            before = self._now() - int(self._settings().delivery.expire_after * _SECOND)
-            more = True
-            while more:
-                expired = await self._store.expire(before)
-                more = expired.more
-                for campaign, delta in expired.by_campaign.items():
-                    self._ledger.remove(
-                        campaign, Final.EXPIRED, ready=delta.ready, deferred=delta.deferred, scheduled=delta.scheduled
-                    )
+            while not await self.expire_old():
+                pass
             await asyncio.sleep(_EXPIRE_EVERY)
 
     async def _prune(self) -> None:

@@ -1,0 +1,310 @@
+"""The composition root: builds the parts, wires them, starts and stops them. The executable `mtactld`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from mtactl.control.listener import ControlSocketError
+from mtactl.control.server import ControlServer
+from mtactl.control.types import ReloadReport
+from mtactl.core import Core
+from mtactl.edge.intake import StoreIntake
+from mtactl.edge.listener import Listeners
+from mtactl.edge.policy import ListenerPolicy
+from mtactl.errors import ConfigError
+from mtactl.instruments import Instruments
+from mtactl.message.headers import CampaignHeaders
+from mtactl.node import LocalNode
+from mtactl.observe.log import configure_log
+from mtactl.observe.writer import LineWriter
+from mtactl.relay.relay import SmtpRelay
+from mtactl.settings import Settings, load_settings
+from mtactl.systemd import Notifier, take_sockets, watchdog_interval
+from queue_store.errors import StoreError
+from queue_store.store import QueueStore
+
+__all__ = ["main"]
+
+_EX_CONFIG = 78  # sysexits.h
+_EDGE_GRACE = 5.0  # seconds for messages on their way in
+
+_log = structlog.get_logger("mtactld")
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Give uvloop's event loop, or asyncio's (slower, and nothing else) where uvloop has no wheel."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def wall_clock() -> int:
+    """Give µs since the epoch."""
+    return time.time_ns() // 1000
+
+
+class Daemon:
+    """One run of the daemon."""
+
+    def __init__(self, path: Path, settings: Settings, writer: LineWriter) -> None:
+        self._path = path
+        self._settings = settings
+        self._writer = writer
+        self._stop = asyncio.Event()
+        self._store_failed = ""
+        self._accepting = False
+        self._notifier = Notifier()
+        self._instruments = Instruments(writer, settings, problems=self._problems, ready=lambda: self._accepting)
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Raises StoreError, OSError, ControlSocketError when it can't start."""
+        sockets = take_sockets()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        async with AsyncExitStack() as stack:
+            store = await QueueStore.open(
+                self._settings.store.path,
+                reserve=self._settings.store.reserve,
+                now=wall_clock,
+                on_commit=self._instruments.metrics.observe_commit,
+                on_failed=self._fail,
+            )
+            stack.push_async_callback(_close_store, store)
+            _tell_recovery(store)
+            relay = SmtpRelay(lambda: self._settings)
+            stack.push_async_callback(relay.close)
+            self._core = Core(store=store, relay=relay, settings=self._settings, now=wall_clock)
+            self._instruments.watch(self._core)
+            await self._start(stack, sockets)
+            gc.collect()
+            gc.freeze()  # what is there now stays for the whole run: the collector need not walk it again
+            self._accepting = True
+            self._notifier.ready(self._status_line())
+            _log.info("ready", node=self._settings.node.name, version=version("mtactl"))
+            await self._turn()
+            self._accepting = False
+            self._notifier.stopping("transactions in flight finish")
+            _log.info("stopping", in_flight=self._core.ledger.total.in_flight)
+        _log.info("stopped")
+
+    async def _start(self, stack: AsyncExitStack, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
+        """Start in the order in which the parts need each other; the stack stops them in the other order."""
+        settings = self._settings
+        core = self._core
+        self._node = LocalNode(
+            core,
+            self._instruments.events,
+            settings=lambda: self._settings,
+            problems=self._problems,
+            reload=self._reload,
+        )
+        if settings.metrics.listen is not None:
+            monitoring = self._instruments.server()
+            given = sockets.get("metrics")
+            address = await monitoring.start(given[0] if given else settings.metrics.listen)
+            stack.push_async_callback(monitoring.close)
+            _log.info("metrics_listening", address=address[0], port=address[1])
+        control_sockets = sockets.get("control")
+        control = ControlServer(self._node, settings.control, listening=control_sockets[0] if control_sockets else None)
+        await stack.enter_async_context(core)
+        await control.start()
+        stack.push_async_callback(control.stop)
+        stack.callback(self._instruments.events.close)
+        self._intake = StoreIntake(
+            core.store,
+            is_halted=core.gate.is_closed,
+            claim_for=core.claim_for,
+            on_appended=core.enter,
+            on_refused=core.refuse,
+            after_halt=settings.campaign.after_halt,
+        )
+        campaigns = CampaignHeaders(settings.campaign.headers)
+        listeners = Listeners(
+            [
+                ListenerPolicy(
+                    hostname=settings.node.hostname,
+                    settings=listener,
+                    campaigns=campaigns,
+                    intake=self._intake,
+                    # Half of its time for waiting leaves the other half for attempts.
+                    max_hold=int(settings.delivery.expire_after / 2),
+                )
+                for listener in settings.listener
+            ]
+        )
+        await listeners.start(sockets.get("smtp", ()))
+        stack.push_async_callback(listeners.stop, _EDGE_GRACE)
+        stack.callback(self._intake.close)
+
+    async def _turn(self) -> None:
+        """Wait for the end, and do what goes by the clock in between."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        async with asyncio.TaskGroup() as group:
+            clocks = [group.create_task(self._instruments.sample()), group.create_task(self._report_to_manager())]
+            await self._stop.wait()
+            for clock in clocks:
+                clock.cancel()
+
+    async def _report_to_manager(self) -> None:
+        interval = watchdog_interval() or 10.0
+        while self._notifier.listening:
+            self._notifier.watchdog()
+            self._notifier.status(self._status_line())
+            await asyncio.sleep(min(interval, 10.0))
+
+    def _status_line(self) -> str:
+        total = self._core.ledger.total
+        return f"{total.queued} queued, {total.in_flight} in flight, {total.delivered} delivered"
+
+    # -- what goes wrong --------------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        """Begin nothing more: the store takes no more writes. Say so until someone comes."""
+        self._store_failed = str(error) or type(error).__name__
+        self._core.lanes.stop()
+        _log.error("the store failed; nothing more is taken or begun until a restart", why=self._store_failed)
+
+    def _problems(self) -> Sequence[str]:
+        problems = []
+        if self._store_failed:
+            problems.append(f"the store failed and takes no more writes: {self._store_failed}")
+        elif self._core.store.free_bytes() <= 0:
+            problems.append("the store's file system is full but for the reserve: mail is answered 452")
+        return problems
+
+    # -- reload -----------------------------------------------------------------------------------------------------
+
+    def _hang_up(self) -> None:
+        self._notifier.reloading()
+        try:
+            report = self._reload()
+        except ConfigError as error:
+            _log.error("configuration not reloaded, nothing changed", problems=list(error.problems))
+        else:
+            _log.info("configuration reloaded", applied=report.applied, needs_restart=report.needs_restart)
+        self._notifier.ready(self._status_line())
+
+    def _reload(self) -> ReloadReport:
+        """Read the file again and apply what can be applied. Raises ConfigError; then nothing was changed."""
+        new = load_settings(self._path)
+        changed = set(_differences(self._settings, new))
+        later = sorted(key for key in changed if key.startswith(_AT_START))
+        applied = sorted(changed.difference(later))
+        old = self._settings
+        self._settings = new.model_copy(
+            update={"node": old.node, "store": new.store.model_copy(update={"path": old.store.path})}
+        )
+        self._core.change(self._settings)
+        self._intake.after_halt = new.campaign.after_halt
+        self._instruments.change(new.log)
+        return ReloadReport(applied=tuple(applied), needs_restart=tuple(later))
+
+
+# What is read at the start only; the rest is applied by a reload.
+_AT_START = (
+    "node.",
+    "store.path",
+    "store.reserve",
+    "control.",
+    "metrics.",
+    "listener",
+    "campaign.headers",
+)
+
+
+def _differences(old: Settings, new: Settings) -> list[str]:
+    """Give the keys, as section.key, whose values differ."""
+    found = []
+    for section in type(old).model_fields:
+        before, after = getattr(old, section), getattr(new, section)
+        if before == after:
+            continue
+        keys = type(before).model_fields if hasattr(type(before), "model_fields") else None
+        if keys is None:
+            found.append(section)
+        else:
+            found.extend(f"{section}.{key}" for key in keys if getattr(before, key) != getattr(after, key))
+    return found
+
+
+def _tell_recovery(store: QueueStore) -> None:
+    recovery = store.recovery
+    for repair in recovery.repairs:
+        _log.warning("store repaired", what=repair)
+    if not recovery.clean:
+        _log.warning(
+            "the last run did not end in order",
+            returned_to_queue=recovery.returned,
+            settled_from_attempt_log=recovery.settled,
+            unknown=recovery.unknown,
+        )
+
+
+async def _close_store(store: QueueStore) -> None:
+    with contextlib.suppress(StoreError):  # one that failed has said so
+        await store.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `mtactld`. Exits 0 at an orderly end, 78 for a bad configuration, 1 when it can't start."""
+    parser = argparse.ArgumentParser(
+        prog="mtactld", description="Own a mail server's outbound queue. See mtactl(1) for the client."
+    )
+    parser.add_argument("--config", type=Path, default=Path("/etc/mtactl/mtactl.toml"), metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument("--version", action="version", version=f"mtactld {version('mtactl')}")
+    chosen = parser.parse_args(arguments)
+    try:
+        settings = load_settings(chosen.config)
+    except ConfigError as error:
+        sys.exit(_complain(error.problems, _EX_CONFIG))
+    if chosen.check:
+        print(f"{chosen.config}: ok")  # noqa: T201  the answer to --check
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    writer = LineWriter(sys.stderr.fileno())
+    configure_log(writer, form=settings.log.format, level=settings.log.level)
+    status = 0
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_run(chosen.config, settings, writer))
+    except (StoreError, ControlSocketError, OSError) as error:
+        _log.error("can't start", why=str(error))
+        status = 1
+    finally:
+        writer.close()
+    sys.exit(status)
+
+
+async def _run(path: Path, settings: Settings, writer: LineWriter) -> None:
+    await Daemon(path, settings, writer).run()
+
+
+def _complain(problems: Sequence[str], status: int) -> int:
+    for problem in problems:
+        print(f"mtactld: {problem}", file=sys.stderr)  # noqa: T201  before there is a log
+    return status
+
+
+if __name__ == "__main__":
+    main()

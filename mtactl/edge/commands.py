@@ -1,0 +1,78 @@
+"""Commands as they stand on the wire, taken apart: verb and argument, paths, the size of a chunk. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from mtactl.message.address import AddressError, Mailbox, parse_mailbox
+from mtactl.message.reply import Reply
+
+__all__ = ["AddressParser", "parse_chunk", "parse_command", "read_mailbox", "split_path"]
+
+# aiosmtpd's `_getaddr`: text to address and rest, (None, None) when it can't be read.
+AddressParser = Callable[[str], tuple[str | None, str | None]]
+
+# Only the commands that carry addresses may have other characters than ASCII (RFC 6531 §3.1, §3.4).
+_WITH_ADDRESSES = frozenset({"MAIL", "RCPT", "VRFY"})
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_PATH = re.compile(r"<(?:@[^<>\s\"\\:]*:)?([^<>\s\"\\]*)>(?: +(.*))?", re.DOTALL)
+_CHUNK = re.compile(r"([0-9]{1,19})( +LAST)?", re.IGNORECASE)
+
+# RFC 3463 has its own codes for the sender's address.
+_SENDER_STATUS = {"5.1.3": "5.1.7", "5.1.2": "5.1.8"}
+
+_NOT_TEXT = Reply(500, "5.5.2", "the command is not UTF-8")
+_HAS_CONTROL = Reply(500, "5.5.2", "a control character in the command")
+_NOT_ASCII = Reply(500, "5.5.2", "only addresses may have other than ASCII characters")
+
+
+def parse_command(line: bytes) -> tuple[str, str] | Reply:
+    """Take a line without its CRLF apart into the verb, in capitals, and the argument."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return _NOT_TEXT
+    if not text.isprintable() and _CONTROL.search(text) is not None:
+        return _HAS_CONTROL
+    verb, _, argument = text.partition(" ")
+    verb = verb.upper()
+    if not text.isascii() and verb not in _WITH_ADDRESSES:
+        return _NOT_ASCII
+    return verb, argument.strip(" ")
+
+
+def split_path(keyword: str, argument: str, parse_address: AddressParser) -> tuple[str, str] | None:
+    """Split `FROM:<path> parameters` into the path, without brackets and source route, and the parameters.
+
+    None when it has not that form. `parse_address` reads paths that are out of the ordinary.
+    """
+    if argument[: len(keyword)].upper() != keyword:
+        return None
+    argument = argument[len(keyword) :].lstrip(" ")
+    found = _PATH.fullmatch(argument)
+    if found is not None:
+        return found[1], found[2] or ""
+    try:
+        path, rest = parse_address(argument)
+    except (LookupError, ValueError, AttributeError):  # the email package trips over some that are no address at all
+        return None
+    return None if path is None else (path, (rest or "").strip(" "))
+
+
+def read_mailbox(text: str, *, sender: bool, smtputf8: bool) -> Mailbox | Reply:
+    """Give the mailbox of a path, or the refusal (553)."""
+    try:
+        mailbox = parse_mailbox(text)
+    except AddressError as error:
+        return Reply(553, _SENDER_STATUS.get(error.enhanced, error.enhanced) if sender else error.enhanced, error.what)
+    if not smtputf8 and not text.isascii():
+        return Reply(553, "5.6.7", "the address needs SMTPUTF8 (RFC 6531)")
+    return mailbox
+
+
+def parse_chunk(argument: str) -> tuple[int, bool] | None:
+    """Give the octets of a BDAT chunk and whether it is the last one; None when nobody can tell (RFC 3030 §2)."""
+    found = _CHUNK.fullmatch(argument)
+    return None if found is None else (int(found[1]), found[2] is not None)

@@ -1,0 +1,119 @@
+"""The listening sockets of the edge, and the sessions that came through them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+
+import structlog
+
+from mtactl.edge.policy import ListenerPolicy
+from mtactl.edge.session import SMTPSession
+from mtactl.message.reply import Reply
+
+__all__ = ["Listeners"]
+
+BACKLOG = 1024
+
+_log = structlog.get_logger()
+
+
+class Listeners:
+    """All listeners of a node, one for each policy, in their order."""
+
+    def __init__(self, policies: Sequence[ListenerPolicy]) -> None:
+        self._listeners = [_Listener(policy) for policy in policies]
+
+    async def start(self, sockets: Sequence[socket.socket | None] = ()) -> None:
+        """Begin to listen; all or none. `sockets` are bound ones to use instead, in the listeners' order (None: bind).
+
+        Raises OSError.
+        """
+        # aiosmtpd tells the library's own logger of every connection, with what the client sent.
+        logging.getLogger("mail.log").setLevel(logging.ERROR)
+        try:
+            for number, listener in enumerate(self._listeners):
+                await listener.start(sockets[number] if number < len(sockets) else None)
+        except OSError:
+            await self.stop(0.0)
+            raise
+
+    async def stop(self, grace: float) -> None:
+        """Take no more clients, send the idle ones away; messages on their way in have `grace` seconds to finish."""
+        for listener in self._listeners:
+            listener.close()
+        sessions = [session for listener in self._listeners for session in listener.sessions]
+        for session in sessions:
+            session.stop()
+        tasks = [session.task for session in sessions if session.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for session in sessions:
+                if session.task in late:
+                    _log.warning("session_aborted", client=session.peer)
+                    session.abort()
+                    session.task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._listeners:
+            await listener.wait_closed()
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Where the listeners are bound, with the real ports."""
+        return [address for listener in self._listeners for address in listener.addresses]
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return sum(len(listener.sessions) for listener in self._listeners)
+
+
+class _Listener:
+    """One listener and its sessions."""
+
+    def __init__(self, policy: ListenerPolicy) -> None:
+        self._policy = policy
+        self._server: asyncio.Server | None = None
+        self._closed = False
+        self.sessions: set[SMTPSession] = set()
+
+    async def start(self, bound: socket.socket | None) -> None:
+        loop = asyncio.get_running_loop()
+
+        def factory() -> SMTPSession:
+            return SMTPSession(self._policy, loop, opened=self._open, closed=self.sessions.discard)
+
+        if bound is not None:
+            self._server = await loop.create_server(factory, sock=bound, backlog=BACKLOG)
+        else:
+            host, port = self._policy.settings.listen
+            self._server = await loop.create_server(factory, host or None, port, backlog=BACKLOG)
+        for host, port in self.addresses:
+            _log.info("listening", address=host, port=port)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+
+    async def wait_closed(self) -> None:
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        if self._server is None:
+            return []
+        names = [listening.getsockname() for listening in self._server.sockets]
+        return [(str(name[0]), int(name[1])) for name in names if isinstance(name, tuple)]
+
+    def _open(self, session: SMTPSession) -> Reply | None:
+        if self._closed:
+            return Reply(421, "4.3.2", f"{self._policy.hostname} is shutting down")
+        if len(self.sessions) >= self._policy.settings.max_connections:
+            _log.warning("too_many_connections", client=session.peer, limit=self._policy.settings.max_connections)
+            return Reply(421, "4.3.2", f"{self._policy.hostname} too many connections, try again later")
+        self.sessions.add(session)
+        return None

@@ -1,0 +1,245 @@
+"""One client's connection as two streams of octets: what came and was not yet read, what is to be written.
+
+Replies gather until the client has to be waited for and then go out in one write (RFC 2920 §3.2). Reading stops while
+more has come than is being looked at; a client that does not read its replies is not read from either. One lazy timer
+serves all waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from mtactl.edge.content import Content
+
+__all__ = ["BareNewline", "ConnectionLost", "LineTooLong", "Wire"]
+
+READ_AHEAD = 128 << 10  # octets that may wait unread before the transport is paused
+
+
+class ConnectionLost(Exception):
+    """The client is gone, or will send nothing more."""
+
+
+class LineTooLong(Exception):
+    """A command line went over the limit. It was read to its end and thrown away."""
+
+
+class BareNewline(Exception):
+    """A command line ended in LF without CR: whoever sent it may see other line ends than we do."""
+
+
+class Wire:
+    """The octets of one connection. Waits raise ConnectionLost, and TimeoutError when the client is silent too long."""
+
+    __slots__ = (
+        "_buffer",
+        "_deadline",
+        "_eof",
+        "_held_up",
+        "_loop",
+        "_lost",
+        "_out",
+        "_overlong",
+        "_paused",
+        "_scanned",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_waiter",
+    )
+
+    def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._loop = loop
+        self._buffer = bytearray()
+        self._scanned = 0  # no LF before this
+        self._overlong = False
+        self._out: list[bytes] = []
+        self._eof = False
+        self._lost = False
+        self._paused = False  # we don't read
+        self._held_up = False  # the client doesn't
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    # -- what the protocol tells ------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Take what the client sent."""
+        self._buffer += data
+        if self._waiter is not None:
+            self._wake()
+        elif len(self._buffer) > READ_AHEAD and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def feed_eof(self) -> None:
+        """Note that the client sends nothing more. What it has sent is still obeyed and answered."""
+        self._eof = True
+        self._wake()
+
+    def lose(self) -> None:
+        """Note that the connection is gone."""
+        self._lost = True
+        self._out.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+
+    def hold_up(self, held_up: bool) -> None:
+        """Note that the transport's buffer is over its high-water mark, or no more."""
+        self._held_up = held_up
+        if not held_up:
+            self._wake()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is gone."""
+        return self._lost
+
+    def next_line(self, limit: int) -> bytes | None:
+        """Take a command line, without its CRLF, if one is there. `limit` is in octets with the CRLF.
+
+        Raises LineTooLong, BareNewline, ConnectionLost.
+        """
+        if self._lost:
+            raise ConnectionLost
+        buffer = self._buffer
+        end = buffer.find(b"\n", self._scanned)
+        if end < 0:
+            if len(buffer) >= limit:
+                self._overlong = True
+                del buffer[:-1]  # the last one may be the CR
+            self._scanned = len(buffer)
+            return None
+        line = bytes(buffer[: end + 1])
+        del buffer[: end + 1]
+        self._scanned = 0
+        overlong, self._overlong = self._overlong, False
+        if not line.endswith(b"\r\n"):
+            raise BareNewline
+        if overlong or len(line) > limit:
+            raise LineTooLong
+        return line[:-2]
+
+    def take(self) -> bytearray:
+        """Take all that is there: the buffer itself, no copy."""
+        taken, self._buffer = self._buffer, bytearray()
+        self._scanned = 0
+        return taken
+
+    async def receive_data(self, content: Content, timeout: float) -> None:  # noqa: ASYNC109 - the timer is the wire's
+        """Feed a message that comes by DATA, to its end. `timeout` is for each block."""
+        rest = None
+        while rest is None:
+            if self._buffer:
+                rest = content.feed_data(self.take())
+            else:
+                await self.more(timeout)
+        if rest:
+            self._buffer[:0] = rest
+
+    async def receive_chunk(
+        self,
+        octets: int,
+        content: Content | None,
+        timeout: float,  # noqa: ASYNC109
+    ) -> None:
+        """Feed a chunk of a message that comes by BDAT; without a content it is thrown away."""
+        while octets:
+            if not self._buffer:
+                await self.more(timeout)
+                continue
+            if len(self._buffer) <= octets:
+                piece = self.take()
+            else:
+                piece = self._buffer[:octets]
+                del self._buffer[:octets]
+            octets -= len(piece)
+            if content is not None:
+                content.feed_chunk(piece)
+
+    async def more(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Write what is to be written, then wait until the client has sent more."""
+        self.flush()
+        self._deadline = self._loop.time() + timeout
+        if self._held_up:
+            await self._drain()
+        if self._eof or self._lost:
+            raise ConnectionLost
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        await self._arm_and_wait()
+
+    async def breathe(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Let the other connections have their turn, while this one has more to be done."""
+        self.flush()
+        self._deadline = self._loop.time() + timeout
+        await self._drain()
+        await asyncio.sleep(0)
+        if self._lost:
+            raise ConnectionLost
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write with the next flush."""
+        self._out.append(data)
+
+    def flush(self) -> None:
+        """Hand what gathered to the transport, in one piece."""
+        if self._out:
+            out, self._out = self._out, []
+            if not self._lost and not self._transport.is_closing():
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def close(self) -> None:
+        """Write what gathered and close; a client that does not read does not keep us."""
+        self.flush()
+        if self._held_up:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        while self._held_up and not self._lost:
+            await self._arm_and_wait()
+
+    def _arm_and_wait(self) -> asyncio.Future[None]:
+        """Give the future of the next event: octets, their end, room to write, or the loss of the connection."""
+        # A deadline mostly moves further away, so the timer is left alone and looks at the deadline when it fires.
+        if self._timer is None or self._timer_at > self._deadline:
+            self._arm()
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._arm()
+        else:
+            waiter, self._waiter = self._waiter, None
+            if not waiter.done():
+                waiter.set_exception(TimeoutError())

@@ -1,0 +1,207 @@
+"""An open SMTP session as asyncio's protocol: the Dialogue of transaction.py, a transport, and one timer.
+
+Guarantees: what `data_to_send` gives is handed to the transport in the same tick; a session that broke is aborted, not
+closed in peace, so that no octet that waits in a buffer goes out later; each result future is done at the latest when
+the connection is lost or the time-out of the stage is over (RFC 5321 §4.5.3.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from mtactl.message.reply import Reply, printable
+from mtactl.relay.commands import Offers, refusal
+from mtactl.relay.transaction import Dialogue, Event, Finished, Phase
+from mtactl.schedule.ports import Delivery, Ending, RecipientResult
+from mtactl.settings import TimeoutSettings
+
+__all__ = ["SmtpSession"]
+
+Results = Sequence[RecipientResult]
+
+
+class SmtpSession(asyncio.Protocol):
+    """A RelaySession over a transport that is past EHLO (and STARTTLS). `tls` is its version, "" in the clear."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        *,
+        peer: str,
+        offers: Offers,
+        timeouts: TimeoutSettings,
+        tls: str = "",
+    ) -> None:
+        self.peer = peer
+        self.offers = offers
+        self.tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._dialogue = Dialogue(offers)
+        self._results: asyncio.Future[Results] | None = None
+        self._left = ""  # why the session is of no more use
+        self._unusable = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._paused = False
+        self._limits = {
+            Phase.FRESHEN: timeouts.mail,
+            Phase.MAIL: timeouts.mail,
+            Phase.RCPT: timeouts.rcpt,
+            Phase.DATA: timeouts.data,
+            Phase.BODY: timeouts.data_block,
+            Phase.END: timeouts.data_end,
+            # nothing hangs on these two but whether the session can be used again
+            Phase.DISCARD: timeouts.quit,
+            Phase.TIDY: timeouts.quit,
+        }
+        self._quit_limit = timeouts.quit
+        self._shortest = min(self._limits.values())
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0
+        self._deadline: float | None = None
+        transport.set_protocol(self)
+
+    # -- RelaySession -----------------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether another transaction may begin on it now."""
+        return self._dialogue.idle and not self._transport.is_closing()
+
+    def refusal(self, delivery: Delivery) -> Reply | None:
+        """Say why this peer can't take the message at all, else None."""
+        return refusal(delivery, self.offers)
+
+    def begin(self, delivery: Delivery) -> None:
+        """Write MAIL FROM, and with PIPELINING all up to DATA. Raises OutOfTurn while a transaction is open."""
+        results = self._results = self._loop.create_future()
+        results.add_done_callback(self._results_done)
+        if self._dialogue.closed or self._transport.is_closing():
+            why = self._left or "the connection is closing"
+            results.set_result([RecipientResult(Ending.LOST, None, why)] * len(delivery.recipients))
+            return
+        self._dialogue.begin(delivery)
+        self._send()
+        self._watch()
+
+    def finish(self) -> asyncio.Future[Results]:
+        """Give the future of the results. Cancelling it aborts the connection."""
+        if self._results is None:
+            raise RuntimeError("finish without begin")
+        return self._results
+
+    async def wait_unusable(self) -> None:
+        """Return when the session can't be used any more."""
+        await self._unusable.wait()
+
+    async def quit(self) -> None:
+        """Say QUIT, wait for its reply or for the end of the connection, close."""
+        if self.usable:
+            self._dialogue.quit()
+            self._send()
+            try:
+                async with asyncio.timeout(self._quit_limit):
+                    await self._lost.wait()
+            except TimeoutError:
+                self.abort()
+            except asyncio.CancelledError:
+                self.abort()
+                raise
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once. An open transaction ends as lost."""
+        self._lose("we closed the connection")
+
+    # -- asyncio.Protocol -------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer says, and answer it in the same tick."""
+        events = self._dialogue.receive_data(data)
+        self._send()
+        if events:
+            self._take(events)
+        self._watch()
+
+    def eof_received(self) -> None:
+        """Take the end of the peer's stream for the end of the session; the transport closes itself then."""
+        self._lose("the peer closed the connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Settle what is open."""
+        self._lose("the connection was lost" if exc is None else printable(f"the connection was lost: {exc}"))
+        self._lost.set()
+
+    def pause_writing(self) -> None:
+        """Take note that the transport's buffer is full."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Go on with the message."""
+        self._paused = False
+        self._send()
+        self._watch()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        dialogue, transport = self._dialogue, self._transport
+        # a transport that is closing drops what it is given, so the end of a message must not count as written
+        while not self._paused and not transport.is_closing() and (octets := dialogue.data_to_send()):
+            transport.write(octets)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Finished):
+                if self._results is not None and not self._results.done():
+                    self._results.set_result(event.results)
+            else:
+                self._left = event.why
+                self._unusable.set()
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                self._transport.abort()
+
+    def _lose(self, why: str) -> None:
+        self._take(self._dialogue.lose(why))
+
+    def _results_done(self, results: asyncio.Future[Results]) -> None:
+        if results.cancelled():
+            self.abort()
+
+    # -- the timer --------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Set the deadline of the phase that the dialogue is in now.
+
+        The timer is left alone unless it would fire too late; when it fires early, it is set for the rest. So a
+        transaction sets no timer at all, most of the time.
+        """
+        limit = self._limits.get(self._dialogue.phase)
+        if limit is None:
+            self._deadline = None
+            return
+        self._deadline = deadline = self._loop.time() + limit
+        if self._timer is None or self._fires_at > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._set_timer(deadline)
+
+    def _set_timer(self, deadline: float) -> None:
+        # never further off than the shortest stage, or each shorter stage would have to set it anew
+        self._fires_at = min(deadline, self._loop.time() + self._shortest)
+        self._timer = self._loop.call_at(self._fires_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        deadline = self._deadline
+        if deadline is None:
+            return
+        if self._loop.time() < deadline:
+            self._set_timer(deadline)
+        else:
+            phase = self._dialogue.phase
+            self._lose(f"no reply to {phase.value} within {self._limits[phase]:g} s")
