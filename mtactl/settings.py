@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
@@ -183,6 +183,13 @@ class Settings(Section):
                     return found
                 dot = lane.find(".", dot + 1)
         return lanes["*"]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy, with some sections replaced; what the lanes inherit is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("_lanes", "_has_suffixes"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @cached_property
     def _lanes(self) -> dict[str, LaneSettings]:

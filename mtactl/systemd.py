@@ -44,10 +44,6 @@ class Notifier:
         """Say that the daemon is on its way out."""
         self._send("STOPPING=1", *_status(status))
 
-    def extend_timeout(self, seconds: float) -> None:
-        """Ask for more time to start, reload or stop, as recovering a large queue may take."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
-
     def watchdog(self) -> None:
         """Say that the event loop still turns."""
         self._send("WATCHDOG=1")

@@ -11,10 +11,23 @@ which they are called, and need not be awaited to take effect.
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
+import apsw
+
+from queue_store import index_drops, index_halts
+from queue_store.attempts import AttemptLog
+from queue_store.committer import Committer
+from queue_store.errors import StoreClosed, StoreCorrupt
+from queue_store.index import Index, mapped
+from queue_store.index_reads import IndexReader
+from queue_store.operations import Append, Call, Claiming, Close, Settle, Unclaim
 from queue_store.records import (
     Appended,
     ClaimPage,
@@ -31,27 +44,14 @@ from queue_store.records import (
     Recovery,
     Settlement,
 )
+from queue_store.recovery import Opened, open_store
 
 __all__ = ["AttemptLog", "QueueStore"]
 
+T = TypeVar("T")
 
-class AttemptLog:
-    """Which transactions are open, in a memory-mapped table of slots that survives a killed process.
-
-    Pure memory writes, under a microsecond or two each; called in the tick of the write that they speak of.
-    """
-
-    def begin(self, recipient_id: int, attempt: int) -> int:
-        """Note that a transaction for the recipient begins now; return its slot. Raises StoreFull if it can't grow."""
-        raise NotImplementedError
-
-    def ending(self, slot: int) -> None:
-        """Note that the end of the message is about to be written: from here on a lost connection means unknown."""
-        raise NotImplementedError
-
-    def outcome(self, slot: int, settlement: Settlement) -> None:
-        """Note how the transaction ended, before it is settled in a commit."""
-        raise NotImplementedError
+_OUTCOMES_IN_PAGE = 1_000
+_MOVES = 8  # a body may be copied forward while it is being looked for
 
 
 class QueueStore:
@@ -76,54 +76,103 @@ class QueueStore:
         `reserve` and `segment_size` are in bytes; `now` gives µs since the epoch; `on_commit(seconds, operations)` and
         `on_failed(error)` are called in the loop's thread. Raises StoreLocked, StoreCorrupt, StoreFull, OSError.
         """
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        clock = now if now is not None else _now
+        opening = loop.run_in_executor(
+            None, partial(open_store, path, reserve=reserve, segment_size=segment_size, now=clock)
+        )
+        try:
+            opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_abandon)
+            raise
+        return cls(path, opened, loop, on_commit=on_commit, on_failed=on_failed)
+
+    def __init__(
+        self,
+        path: Path,
+        opened: Opened,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_commit: Callable[[float, int], None] | None,
+        on_failed: Callable[[BaseException], None] | None,
+    ) -> None:
+        self.recovery = opened.recovery
+        self.attempts = opened.attempts
+        self._loop = loop
+        self._opened = opened
+        self._index_path = path / "queue.db"
+        self._reader: IndexReader | None = None
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="queue-store-reader")
+        self._loading = ThreadPoolExecutor(2, thread_name_prefix="queue-store-bodies")
+        self._closing: asyncio.Future[None] | None = None
+        self._committer = Committer(
+            index=opened.index,
+            segments=opened.segments,
+            room=opened.room,
+            attempts=opened.attempts,
+            loop=loop,
+            on_commit=on_commit,
+            on_failed=on_failed,
+        )
+        self._committer.start()
 
     async def close(self) -> None:
         """Commit what was submitted, return the claimed recipients to READY, mark the store clean, let go of it."""
-        raise NotImplementedError
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
 
     # -- the way of a message -------------------------------------------------------------------------------------
 
     def append(self, message: NewMessage) -> asyncio.Future[Appended]:
         """Store a message with its recipients (all or none). Raises CampaignHalted, StoreFull, StoreFailed."""
-        raise NotImplementedError
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        self._committer.submit(Append(future, message))
+        return future
 
     def claim(self, lane: str, *, limit: int, cursor: int = 0) -> asyncio.Future[ClaimPage]:
         """Claim up to about `limit` READY recipients of a lane: first those of no campaign, then fairly over its
         campaigns from `cursor` on; none of a halted or held one. Recipients of one message come as one claim
         (at most 100 recipients a claim, RFC 5321 §4.5.3.1.8).
         """
-        raise NotImplementedError
+        future: asyncio.Future[ClaimPage] = self._loop.create_future()
+        self._committer.submit(Claiming(future, lane, limit, cursor))
+        return future
 
     def unclaim(self, claims: Sequence[tuple[str, int]]) -> asyncio.Future[None]:
         """Put claimed recipients, as (campaign, recipient id), back to READY: no attempt was made."""
-        raise NotImplementedError
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._committer.submit(Unclaim(future, claims))
+        return future
 
     def settle(self, settlements: Sequence[Settlement]) -> asyncio.Future[Sequence[Outcome | None]]:
         """Record what became of claimed recipients; gives what was stored of each (None: it waits again).
 
         When the disk is full the settlement waits for room (the attempt log has it); it never fails with StoreFull.
         """
-        raise NotImplementedError
+        future: asyncio.Future[Sequence[Outcome | None]] = self._loop.create_future()
+        self._committer.submit(Settle(future, settlements))
+        return future
 
     def promote(self, now: int, *, limit: int = 5000) -> asyncio.Future[Promoted]:
         """Make DEFERRED and SCHEDULED recipients that are due READY, the earliest first."""
-        raise NotImplementedError
+        return self._call(lambda index: index_drops.promote(index, now, limit), heavy=True)
 
     def expire(self, received_before: int, *, limit: int = 2000) -> asyncio.Future[Dropped]:
         """Settle as EXPIRED what is not claimed and was received before; held campaigns too, halted ones not."""
-        raise NotImplementedError
+        return self._call(lambda index: index_drops.expire(index, received_before, limit), heavy=True)
 
     def read_body_nowait(self, message: Message) -> bytes | None:
         """Give the body in wire form if it can be had without waiting for the disk, else None.
 
         Raises StoreCorrupt when the record's checksum does not fit.
         """
-        raise NotImplementedError
+        return self._opened.segments.read_nowait(message.segment, message.offset, message.size, message.id)
 
     async def load_body(self, message: Message) -> bytes:
         """Read the body from the disk, in a thread. Raises StoreCorrupt."""
-        raise NotImplementedError
+        return await self._loop.run_in_executor(self._loading, self._load_body, message)
 
     # -- campaigns ------------------------------------------------------------------------------------------------
 
@@ -131,52 +180,136 @@ class QueueStore:
         """Make a halt durable. Works on a full disk, by spending the reserve. From this operation on, appends of the
         campaign raise CampaignHalted. Halting again gives the first record, with `already` set.
         """
-        raise NotImplementedError
+        return self._call(lambda index: index_halts.record_halt(index, request), essential=True)
 
     def drop_campaign(self, campaign: str, *, limit: int = 2000) -> asyncio.Future[Dropped]:
         """Settle as DROPPED up to `limit` recipients of a halted campaign that are not claimed."""
-        raise NotImplementedError
+        return self._call(lambda index: index_drops.drop_campaign(index, campaign, limit), essential=True, heavy=True)
 
     def record_halt_step(self, campaign: str, step: str, at: int) -> asyncio.Future[HaltRecord]:
         """Record "queue_dropped", "in_flight_finished" or "completed" of a halt."""
-        raise NotImplementedError
+        return self._call(lambda index: index_halts.record_halt_step(index, campaign, step, at), essential=True)
 
     def record_hold(self, campaign: str, *, held: bool, uid: int | None, user: str) -> asyncio.Future[None]:
         """Hold or release a campaign, known or not. Raises CampaignHalted."""
-        raise NotImplementedError
+        return self._call(
+            lambda index: index_halts.record_hold(index, campaign, held=held, uid=uid, user=user), essential=True
+        )
 
     def count_refused(self, campaign: str, recipients: int, *, discarded: bool = False) -> asyncio.Future[None]:
         """Count recipients that were refused (or discarded) at injection because the campaign is halted."""
-        raise NotImplementedError
+        return self._call(lambda index: index_halts.count_refused(index, campaign, recipients, discarded=discarded))
 
     # -- the administrator ----------------------------------------------------------------------------------------
 
     def retry(self, which: QueueFilter, *, limit: int = 5000) -> asyncio.Future[Promoted]:
         """Make DEFERRED recipients READY now (`which.state` is not asked; SCHEDULED ones stay)."""
-        raise NotImplementedError
+        return self._call(lambda index: index_drops.retry(index, which, limit), heavy=True)
 
     def drop(self, which: QueueFilter, *, limit: int = 2000) -> asyncio.Future[Dropped]:
         """Settle as DROPPED what fits and is not claimed."""
-        raise NotImplementedError
+        return self._call(lambda index: index_drops.drop(index, which, limit), essential=True, heavy=True)
 
     async def queue(self, which: QueueFilter, *, limit: int) -> Sequence[QueueRow]:
         """List queued recipients, the oldest first, from a snapshot of its own (a reader thread)."""
-        raise NotImplementedError
+        return await self._read(lambda reader: reader.queue(which, limit))
 
     def recipients(
         self, campaign: str, *, outcomes: Collection[Outcome] | None = None, after_stop: bool = False
     ) -> AsyncIterator[Sequence[OutcomeRow]]:
         """Stream the outcomes of a campaign, in pages, in the order of arrival, from a snapshot of its own."""
-        raise NotImplementedError
+        return self._stream(campaign, outcomes, after_stop)
+
+    async def _stream(
+        self, campaign: str, outcomes: Collection[Outcome] | None, after_stop: bool
+    ) -> AsyncIterator[Sequence[OutcomeRow]]:
+        above = 0
+        while True:
+            page = await self._read(
+                partial(
+                    IndexReader.outcomes,
+                    campaign=campaign,
+                    outcomes=outcomes,
+                    after_stop=after_stop,
+                    above=above,
+                    limit=_OUTCOMES_IN_PAGE,
+                )
+            )
+            if page:
+                yield page
+            if len(page) < _OUTCOMES_IN_PAGE:
+                return
+            above = page[-1].recipient_id
 
     async def message_outcomes(self, message_id: int) -> Sequence[OutcomeRow]:
         """Outcomes of the recipients of one message (those that still wait are in `queue`)."""
-        raise NotImplementedError
+        return await self._read(lambda reader: reader.message_outcomes(message_id))
 
     def free_bytes(self) -> int:
         """Bytes that are free on the store's file system for mail: less the reserve where it is not on disk yet."""
-        raise NotImplementedError
+        return self._opened.room.free()
 
     def prune(self, before: int, *, limit: int = 5000) -> asyncio.Future[bool]:
         """Forget outcomes (not counts, not halts) older than `before`; gives whether there is more to forget."""
-        raise NotImplementedError
+        return self._call(lambda index: index_drops.prune(index, before, limit), heavy=True)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _call(self, work: Callable[[Index], T], *, essential: bool = False, heavy: bool = False) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._committer.submit(Call(future, work, essential=essential, heavy=heavy))
+        return future
+
+    async def _read(self, work: Callable[[IndexReader], T]) -> T:
+        if self._closing is not None:
+            raise StoreClosed("the store is closed")
+        return await self._loop.run_in_executor(self._reading, self._read_here, work)
+
+    def _read_here(self, work: Callable[[IndexReader], T]) -> T:
+        try:
+            if self._reader is None:
+                self._reader = IndexReader(self._index_path)
+            return work(self._reader)
+        except apsw.Error as error:
+            raise mapped(error, str(self._index_path), 0) from error
+
+    def _load_body(self, message: Message) -> bytes:
+        """Read a body; where it was copied forward since the message was claimed, at its new place."""
+        segments = self._opened.segments
+        place = message.segment, message.offset, message.size
+        for _ in range(_MOVES):
+            try:
+                return segments.read(*place, message.id)
+            except StoreCorrupt:
+                now = self._reading.submit(self._read_here, lambda reader: reader.locate(message.id)).result()
+                if now is None or now == place:
+                    raise
+                place = now
+        return segments.read(*place, message.id)
+
+    async def _close(self) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._committer.submit(Close(future))
+        try:
+            await future
+        finally:
+            self._committer.join()
+            await self._loop.run_in_executor(self._reading, self._close_reader)
+            self._reading.shutdown()
+            self._loading.shutdown()
+            self._opened.attempts.close()
+            os.close(self._opened.lock)
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _abandon(opening: asyncio.Future[Opened]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abandon()

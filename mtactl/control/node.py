@@ -42,7 +42,7 @@ class Node(Protocol):
         """Hold a campaign, known or not. Raises IllegalMove when it is halted."""
 
     async def release(self, campaign: str, *, by: RequestedBy) -> CampaignReport:
-        """Release a held campaign. Raises UnknownCampaign, IllegalMove when it is halted; of an active one: no change."""
+        """Release a held campaign; an active one stays as it is. Raises UnknownCampaign, IllegalMove when halted."""
 
     def recipients(
         self, campaign: str, *, outcomes: Collection[str] | None, after_stop: bool

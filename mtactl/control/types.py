@@ -1,23 +1,29 @@
-"""The wire types of the control API (CONTRACT.md §4), shared by the daemon and its client. Times are RFC 3339 in UTC."""
+"""The wire types of the control API (CONTRACT.md §4), shared by daemon and client. Times are RFC 3339 in UTC."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 __all__ = [
+    "CampaignList",
     "CampaignReport",
     "CampaignState",
     "Counts",
     "Event",
     "HaltBody",
+    "LaneList",
     "LaneRow",
+    "NoBody",
+    "OutcomeName",
     "Problem",
     "QueueChanged",
+    "QueueList",
     "QueueMessage",
     "QueueRecipient",
     "QueueSelection",
+    "QueueState",
     "RecipientRow",
     "ReloadReport",
     "RequestedBy",
@@ -29,6 +35,9 @@ __all__ = [
 CampaignState = Literal["active", "held", "halting", "halted"]
 QueueState = Literal["ready", "deferred", "scheduled", "held", "in_flight"]
 OutcomeName = Literal["delivered", "bounced", "expired", "dropped", "unknown"]
+
+# Reasons go to logs and terminals: no control characters.
+OneLine = Annotated[str, msgspec.Meta(max_length=500, pattern="^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +95,14 @@ class CampaignReport(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...] = ()
 
 
+class CampaignList(msgspec.Struct, frozen=True, kw_only=True):
+    """A report for each campaign, by name."""
+
+    campaigns: tuple[CampaignReport, ...]
+
+
 class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A destination. `queued` is what its window holds in memory, not all that waits on disk."""
+    """A destination. `window` is what it holds in memory, not all that waits on disk."""
 
     lane: str
     state: Literal["idle", "open", "throttled", "backoff"]
@@ -102,6 +117,12 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
     backoff_until: str | None = None
     last_reply: str = ""
     last_peer: str = ""
+
+
+class LaneList(msgspec.Struct, frozen=True, kw_only=True):
+    """Destinations, by name."""
+
+    lanes: tuple[LaneRow, ...]
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +174,13 @@ class QueueRecipient(msgspec.Struct, frozen=True, kw_only=True):
     last_reply: str = ""
 
 
+class QueueList(msgspec.Struct, frozen=True, kw_only=True):
+    """Recipients in the queue, the oldest first. `truncated` says that there are more than the limit."""
+
+    recipients: tuple[QueueRecipient, ...]
+    truncated: bool
+
+
 class QueueMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message: its recipients that wait and those that have an outcome."""
 
@@ -161,11 +189,15 @@ class QueueMessage(msgspec.Struct, frozen=True, kw_only=True):
     settled: tuple[RecipientRow, ...]
 
 
+class NoBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of a command that takes none: nothing, or an empty object."""
+
+
 class HaltBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST …/halt`. `confirm` must be the campaign's id again."""
 
     confirm: str | None = None
-    reason: str | None = None
+    reason: OneLine | None = None
 
 
 class QueueSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

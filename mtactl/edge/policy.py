@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from mtactl.edge.content import MemoryBudget
@@ -60,6 +61,20 @@ class ListenerPolicy:
         too_large = Reply(552, "5.3.4", f"the message is larger than the maximum of {size} octets")
         object.__setattr__(self, "too_large", too_large)
         object.__setattr__(self, "budget", MemoryBudget(self.settings.max_memory))
+
+    def keywords(self) -> Sequence[str]:
+        """Give the extensions that EHLO offers (CONTRACT.md §7)."""
+        latest = datetime.fromtimestamp(self.now() // 1_000_000 + self.max_hold, UTC)
+        return (
+            "PIPELINING",
+            f"SIZE {self.settings.max_message_size}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+            "DSN",
+            f"FUTURERELEASE {self.max_hold} {latest:%Y-%m-%dT%H:%M:%SZ}",
+        )
 
     def may_relay(self, client: str) -> bool:
         """Whether a client at this address may inject without a password."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -67,7 +66,8 @@ class SMTPSession(SMTP):
         self._policy = policy
         self._opened = opened
         self._closed_down = closed
-        self._wire: Wire
+        self._wire: Wire  # from connection_made on
+        self._trace: Trace  # from the greeting on
         self._transaction: Transaction | None = None
         self._client = ""
         self._peer = ""
@@ -188,26 +188,20 @@ class SMTPSession(SMTP):
             if line is None:
                 await self._wire.more(timeout)
                 continue
-            await self._obey(line)
+            parsed = parse_command(line)
+            if isinstance(parsed, Reply):
+                self._refuse(parsed)
+            elif parsed[0] in self._smtp_methods:
+                await self._smtp_methods[parsed[0]](parsed[1])
+            elif parsed[0] in _NOT_OFFERED:
+                self._refuse(Reply(502, "5.5.1", f"{parsed[0]} is not offered"))
+            else:
+                self._refuse(Reply(500, "5.5.2", "command not recognised"))
             if self._stopping and not self._over:
                 self._end(Reply(421, "4.3.2", f"{self.hostname} is shutting down"))
             obeyed += 1
             if obeyed % COMMANDS_A_TURN == 0:
                 await self._wire.breathe(timeout)
-
-    async def _obey(self, line: bytes) -> None:
-        parsed = parse_command(line)
-        if isinstance(parsed, Reply):
-            self._refuse(parsed)
-            return
-        verb, argument = parsed
-        command = self._smtp_methods.get(verb)
-        if command is not None:
-            await command(argument)
-        elif verb in _NOT_OFFERED:
-            self._refuse(Reply(502, "5.5.1", f"{verb} is not offered"))
-        else:
-            self._refuse(Reply(500, "5.5.2", "command not recognised"))
 
     def _say(self, reply: Reply) -> None:
         self._wire.write(reply.encode())
@@ -246,22 +240,9 @@ class SMTPSession(SMTP):
 
     async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
         """EHLO: the extensions of CONTRACT.md §7."""
-        if not self._greeted(hostname, extended=True):
-            return
-        policy = self._policy
-        latest = datetime.fromtimestamp(policy.now() // 1_000_000 + policy.max_hold, UTC)
-        keywords = (
-            self.hostname,
-            "PIPELINING",
-            f"SIZE {policy.settings.max_message_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-            "CHUNKING",
-            "DSN",
-            f"FUTURERELEASE {policy.max_hold} {latest:%Y-%m-%dT%H:%M:%SZ}",
-        )
-        self._wire.write("".join([f"250-{keyword}\r\n" for keyword in keywords]).encode() + b"250 HELP\r\n")
+        if self._greeted(hostname, extended=True):
+            lines = [f"250-{keyword}\r\n" for keyword in (self.hostname, *self._policy.keywords())]
+            self._wire.write(f"{''.join(lines)}250 HELP\r\n".encode())
 
     def _greeted(self, name: str, *, extended: bool) -> bool:
         if not name:
@@ -271,6 +252,7 @@ class SMTPSession(SMTP):
         self._abandon()
         self.session.host_name = name
         self.session.extended_smtp = extended
+        self._trace = Trace(helo=name, client=self._client, hostname=self.hostname, extended=extended)
         return True
 
     async def smtp_NOOP(self, arg: str) -> None:  # noqa: N802, ARG002
@@ -336,7 +318,7 @@ class SMTPSession(SMTP):
     # -- the message ----------------------------------------------------------------------------------------------
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
-        """DATA: the message, in wire form."""
+        """Receive the message in wire form (DATA)."""
         transaction = self._transaction
         if transaction is None or transaction.chunked is not None:
             self._refuse(Reply(503, "5.5.1", "DATA belongs behind RCPT, and not behind BDAT"))
@@ -347,7 +329,7 @@ class SMTPSession(SMTP):
         else:
             self._wire.write(_GO_AHEAD)
             self._receiving = True
-            content = transaction.open_content(self._trace())
+            content = transaction.open_content(self._trace)
             try:
                 await self._wire.receive_data(content, self._policy.settings.data_timeout)
                 await self._finish(transaction, content)
@@ -383,7 +365,7 @@ class SMTPSession(SMTP):
         if not transaction.recipients:
             return _NO_RECIPIENTS
         if transaction.chunked is None:
-            transaction.chunked = transaction.open_content(self._trace())
+            transaction.chunked = transaction.open_content(self._trace)
         if transaction.chunked.raw_size + octets > self._policy.settings.max_message_size:
             return self._policy.too_large
         return transaction.chunked
@@ -398,15 +380,6 @@ class SMTPSession(SMTP):
             self._say(content.problem)
         else:
             self._say(Reply(250, "2.0.0", f"Ok: {octets} octets received"))
-
-    def _trace(self) -> Trace:
-        assert self.session is not None
-        return Trace(
-            helo=self.session.host_name or "",
-            client=self._client,
-            hostname=self.hostname,
-            extended=self.session.extended_smtp,
-        )
 
     async def _finish(self, transaction: Transaction, content: Content) -> None:
         """Answer for the whole message: refused, or durable. Commands that were sent ahead wait until then."""

@@ -8,6 +8,7 @@ serves all waits.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import cast
 
 from mtactl.edge.content import Content
@@ -165,18 +166,18 @@ class Wire:
             if content is not None:
                 content.feed_chunk(piece)
 
-    async def more(self, timeout: float) -> None:  # noqa: ASYNC109
+    def more(self, timeout: float) -> Awaitable[None]:
         """Write what is to be written, then wait until the client has sent more."""
         self.flush()
         self._deadline = self._loop.time() + timeout
         if self._held_up:
-            await self._drain()
+            return self._drain()  # the caller looks again, and then waits for what comes
         if self._eof or self._lost:
             raise ConnectionLost
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        await self._arm_and_wait()
+        return self._arm_and_wait()
 
     async def breathe(self, timeout: float) -> None:  # noqa: ASYNC109
         """Let the other connections have their turn, while this one has more to be done."""

@@ -1,13 +1,14 @@
 """The log: structlog, and what libraries say through `logging`, as JSON or for people, a line a record.
 
-Nothing that came from outside can make a second line or move the cursor: JSON escapes control characters, and the
-console format escapes everything that is not printable. A traceback's lines are indented on the console.
+Nothing that came from outside can make a second line or move the cursor: control characters are escaped in JSON, and
+everything that is not printable on the console. A traceback's lines are indented on the console.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
@@ -20,9 +21,10 @@ import structlog
 
 from mtactl.observe.writer import LineWriter
 
-__all__ = ["configure_log", "render_console", "render_json", "timestamp"]
+__all__ = ["configure_log", "escape_invisible", "render_console", "render_json", "timestamp"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_INVISIBLE = re.compile("[\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _FIRST_KEYS = ("at", "level", "logger", "event")
 
 _encoder = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
@@ -66,11 +68,18 @@ def configure_log(writer: LineWriter, *, form: str, level: str) -> None:
 def render_json(record: Mapping[str, Any]) -> bytes:
     """Write a record as one line of JSON."""
     try:
-        return _encoder.encode(record) + b"\n"
+        return escape_invisible(_encoder.encode(record) + b"\n")
     except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
         # Lone surrogates, keys that are no text, and the like: rare, but a log line must not fail its caller.
         plain = {str(key): str(value) for key, value in record.items()}
         return json.dumps(plain).encode("ascii") + b"\n"
+
+
+def escape_invisible(lines: bytes) -> bytes:
+    """Escape in JSON what JSON need not escape, but terminals obey or people can't see (DEL, C1, bidi controls)."""
+    if lines.isascii() and b"\x7f" not in lines:
+        return lines
+    return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", lines.decode()).encode()
 
 
 def render_console(record: Mapping[str, Any]) -> bytes:

@@ -63,7 +63,7 @@ class Snapshot:
 
 
 class Metrics:
-    """The node's metrics, on a registry of their own. `snapshot` is called once a scrape, by the thread that renders."""
+    """The node's metrics, on a registry of their own. `snapshot` is called once a scrape, in the thread that asks."""
 
     def __init__(self, snapshot: Callable[[], Snapshot], *, version: str) -> None:
         # `_created` series would double the number of all series for a time that nobody asks for.

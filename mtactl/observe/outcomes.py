@@ -12,7 +12,7 @@ import msgspec
 
 from mtactl.message import queue_id
 from mtactl.observe.events import OUTCOME, EventBus
-from mtactl.observe.log import render_console, timestamp
+from mtactl.observe.log import escape_invisible, render_console, timestamp
 from mtactl.observe.writer import LineWriter
 from mtactl.schedule.settler import Settled
 
@@ -93,10 +93,10 @@ class OutcomeLog:
 
 def _encode(lines: Sequence[OutcomeLine]) -> bytes:
     try:
-        return _encoder.encode_lines(lines)
+        return escape_invisible(_encoder.encode_lines(lines))
     except UnicodeEncodeError:
         # An address with octets that are no UTF-8: only then is each text looked at.
-        return _encoder.encode_lines([_mended(line) for line in lines])
+        return escape_invisible(_encoder.encode_lines([_mended(line) for line in lines]))
 
 
 def _mended(line: OutcomeLine) -> OutcomeLine:

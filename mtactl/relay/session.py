@@ -75,13 +75,14 @@ class SmtpSession(asyncio.Protocol):
 
     def begin(self, delivery: Delivery) -> None:
         """Write MAIL FROM, and with PIPELINING all up to DATA. Raises OutOfTurn while a transaction is open."""
+        why = self._left or ("the connection is closing" if self._transport.is_closing() else "")
+        if not why:
+            self._dialogue.begin(delivery)
         results = self._results = self._loop.create_future()
         results.add_done_callback(self._results_done)
-        if self._dialogue.closed or self._transport.is_closing():
-            why = self._left or "the connection is closing"
+        if why:
             results.set_result([RecipientResult(Ending.LOST, None, why)] * len(delivery.recipients))
             return
-        self._dialogue.begin(delivery)
         self._send()
         self._watch()
 

@@ -1,0 +1,58 @@
+# Each target makes .venv by itself when it is missing or older than pyproject.toml. No root, no system pip.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check format bench clean
+
+# The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
+# of it).
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { command -v "$$python"; break; }; done)
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(INSTALLED) ## see a campaign halted: a sink, the daemon, a load, a halt, the report
+	@$(BIN)/python -m tests.demo
+
+run: $(INSTALLED) ## start the daemon here in var/, on unprivileged ports, with all mail going to 127.0.0.1:2526
+	@mkdir -p var/store
+	@sed 's|@VAR@|$(CURDIR)/var|' config/development.toml.in > var/mtactl.toml
+	@echo "SMTP on 127.0.0.1:2525, metrics on http://127.0.0.1:9464/metrics, and in another terminal:"
+	@echo "  export MTACTL_SOCKET=$(CURDIR)/var/control.sock; $(BIN)/mtactl status"
+	@exec $(BIN)/mtactld --config var/mtactl.toml
+
+test: $(INSTALLED) ## run all tests (ARGS="..." goes to pytest)
+	$(BIN)/pytest $(ARGS)
+
+check: $(INSTALLED) ## lint, format, types, and which room may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## put all files into the form that check asks for
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## measure, as ratios against a peer run in the same minute (ARGS="..." goes to the benchmark)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+clean: ## remove what the other targets made
+	rm -rf .venv var dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv is here: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into .venv with $(PYTHON)" >&2
+	@$(BIN)/python -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear .venv
+	@$(PIP) install --upgrade 'pip >= 25.1'  # older ones have no --group
+	@$(PIP) install --editable . --group dev
+	@touch $@

@@ -1,0 +1,361 @@
+"""The committer: one thread that makes operations durable, in the order of their submission, many in one commit.
+
+Whatever gathered while the last commit ran is the next batch. Within a batch, appends are written together and
+settlements are written together; any other operation waits for those before it. The bodies are synced first, then the
+index is committed, then all results go to the event loop in one call. An operation that can't be done has its error as
+its result; if it spoils the transaction, the batch is rolled back and its operations are done one by one, so that no
+other suffers. On a full disk appends fail with StoreFull, the others wait for room, and one that is essential (a halt)
+spends the reserve. After a failed write or fsync nothing is tried again: what is on disk then is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+
+from queue_store.attempts import AttemptLog
+from queue_store.errors import CampaignHalted, StoreClosed, StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.index import Index, mapped
+from queue_store.index_claims import claim
+from queue_store.index_mail import append_messages, settle, unclaim
+from queue_store.operations import Append, Call, Claiming, Close, Operation, Settle, Unclaim
+from queue_store.recovery import mark_clean
+from queue_store.room import Room
+from queue_store.segments import Segments
+from queue_store.upkeep import Upkeep
+
+__all__ = ["Committer"]
+
+_WEIGHT_OF_BATCH = 1000  # recipients; some 50 ms at most, which a halt may have to wait
+_BODIES_IN_BATCH = 32 << 20  # bytes
+_ROOM_BESIDE = 4 << 20  # bytes that appends leave for settlements, claims and the write-ahead log
+_ROOM_PER_APPEND = 4096  # bytes of rows and log
+_IDLE = 0.05  # seconds without an operation, before upkeep
+_REST = 0.5  # seconds between looks at whether there is upkeep to do
+_STALL = 0.25  # seconds between tries on a full disk
+
+_Result = tuple[Operation, Any, BaseException | None]
+
+
+class Committer:
+    """Owns the index, the segments and the reserve from `start` to the end of its thread."""
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        segments: Segments,
+        room: Room,
+        attempts: AttemptLog,
+        loop: asyncio.AbstractEventLoop,
+        on_commit: Callable[[float, int], None] | None,
+        on_failed: Callable[[BaseException], None] | None,
+    ) -> None:
+        self._index = index
+        self._segments = segments
+        self._room = room
+        self._attempts = attempts
+        self._loop = loop
+        self._on_commit = on_commit
+        self._on_failed = on_failed
+        self._upkeep = Upkeep(index, segments, room)
+        self._operations: queue.SimpleQueue[Operation] = queue.SimpleQueue()
+        self._stalled: list[Operation] = []
+        self._failure: StoreFailed | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="queue-store-committer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take operations."""
+        self._thread.start()
+
+    def submit(self, operation: Operation) -> None:
+        """Take an operation; it is done after all that were submitted before. For the loop's thread."""
+        if self._closed:
+            operation.future.set_exception(StoreClosed("the store is closed"))
+            return
+        if isinstance(operation, Close):
+            self._closed = True
+        self._operations.put(operation)
+
+    def join(self) -> None:
+        """Wait for the thread's end, which follows at once on the result of Close."""
+        self._thread.join()
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        closing: Close | None = None
+        while closing is None:
+            batch, closing = self._gather()
+            if batch:
+                self._commit_all(batch)
+            if closing is None and (not batch or self._upkeep.overdue()):
+                self._keep_up()
+        self._finish(closing)
+
+    def _gather(self) -> tuple[list[Operation], Close | None]:
+        """Wait for operations; give those that are there, up to a batch, and Close if it has come."""
+        batch, self._stalled = self._stalled, []
+        timeout = _STALL if batch else _IDLE if self._upkeep.wanted() else _REST
+        size = weight = 0
+        try:
+            operation = self._operations.get(timeout=timeout)
+            while True:
+                if isinstance(operation, Close):
+                    return batch, operation
+                batch.append(operation)
+                if isinstance(operation, Append):
+                    size += sum(map(len, operation.message.body))
+                weight += _weight(operation)
+                if weight >= _WEIGHT_OF_BATCH or size >= _BODIES_IN_BATCH:
+                    break
+                operation = self._operations.get_nowait()
+        except queue.Empty:
+            pass
+        return batch, None
+
+    def _commit_all(self, batch: Sequence[Operation], *, closing: bool = False) -> None:
+        """Do a batch, as one transaction if it can be, and tell the results. What must wait for room is kept."""
+        results: list[_Result] = []
+        began = time.perf_counter()
+        waiting = self._refuse_without_room(batch, results)
+        while waiting:
+            if self._failure is not None:
+                results += [(operation, None, self._failure) for operation in waiting]
+                break
+            try:
+                results += self._attempt(waiting)
+                break
+            except (apsw.FullError, StoreFull) as error:
+                full = error if isinstance(error, StoreFull) else StoreFull(str(self._index.path), self._room.free())
+                results += [(operation, None, full) for operation in waiting if isinstance(operation, Append)]
+                left: list[Operation] = [operation for operation in waiting if not isinstance(operation, Append)]
+                if len(left) == len(waiting) and not (self._may_spend(left, closing=closing) and self._room.spend()):
+                    self._stalled = left
+                    break
+                waiting = left
+            except (StoreFailed, StoreCorrupt, OSError, apsw.Error) as error:
+                known = error if isinstance(error, StoreError) else mapped(error, str(self._index.path), 0)
+                if isinstance(known, (StoreFailed, StoreCorrupt)):
+                    self._fail(known)
+                elif len(waiting) > 1:
+                    self._one_by_one(waiting, results)
+                    break
+                else:
+                    results.append((waiting[0], None, known))
+                    break
+            except Exception as error:  # noqa: BLE001 - a value that can't be stored is its own operation's error
+                if len(waiting) > 1:
+                    self._one_by_one(waiting, results)
+                else:
+                    results.append((waiting[0], None, error))
+                break
+        if results:
+            self._tell(results, time.perf_counter() - began)
+
+    def _one_by_one(self, batch: Sequence[Operation], results: list[_Result]) -> None:
+        """Do the operations of a batch that was rolled back for one's sake, each in its own transaction."""
+        if results:
+            self._tell(results, 0.0)
+            results.clear()
+        for at, operation in enumerate(batch):
+            self._commit_all([operation])
+            if self._stalled:  # full: the rest waits behind it, in order
+                self._stalled += batch[at + 1 :]
+                return
+
+    def _attempt(self, batch: Sequence[Operation]) -> list[_Result]:
+        """Do a batch in one transaction and make it durable. When it raises, nothing was done."""
+        index, segments = self._index, self._segments
+        active, length = segments.active, segments.length(segments.active)
+        try:
+            index.begin()
+            results = _Batch(index, segments).do(batch)
+            segments.sync()
+            index.commit()
+        except BaseException:
+            with contextlib.suppress(apsw.Error):  # what failed is told; a rollback that fails too adds nothing
+                index.rollback()
+            if segments.active == active:
+                segments.rollback(length)
+            raise
+        if segments.seal_if_full() is not None:
+            self._upkeep.note_sealed()
+        return results
+
+    def _refuse_without_room(self, batch: Sequence[Operation], results: list[_Result]) -> Sequence[Operation]:
+        """Fail the appends for which there is no room, before anything is written; give what is left."""
+        sizes = [sum(map(len, item.message.body)) + _ROOM_PER_APPEND for item in batch if isinstance(item, Append)]
+        if not sizes or self._failure is not None:
+            return batch
+        free = self._room.free()
+        if free >= sum(sizes) + _ROOM_BESIDE:
+            return batch
+        left: list[Operation] = []
+        room = free - _ROOM_BESIDE
+        for operation in batch:
+            if isinstance(operation, Append):
+                room -= sizes.pop(0)
+                if room < 0:
+                    results.append((operation, None, StoreFull(str(self._index.path.parent), free)))
+                    continue
+            left.append(operation)
+        return left
+
+    @staticmethod
+    def _may_spend(batch: Sequence[Operation], *, closing: bool) -> bool:
+        return closing or any(isinstance(operation, Call) and operation.essential for operation in batch)
+
+    def _keep_up(self) -> None:
+        if self._failure is not None:
+            return
+        try:
+            self._upkeep.step()
+        except (apsw.FullError, StoreFull):
+            self._upkeep.put_off()
+        except (StoreError, apsw.Error, OSError) as error:
+            known = error if isinstance(error, StoreError) else mapped(error, str(self._index.path), 0)
+            self._fail(known)
+
+    def _fail(self, error: StoreError) -> None:
+        """Take no more writes."""
+        failure = StoreFailed(f"the store takes no more writes: {error}")
+        failure.__cause__ = error
+        self._failure = failure
+        if self._on_failed is not None:
+            self._call(self._on_failed, failure)
+
+    def _finish(self, closing: Close) -> None:
+        """Do what waits for room with the reserve, return the claims, mark the store clean, let go of the files."""
+        error: BaseException | None = None
+        try:
+            if self._stalled:
+                self._commit_all(self._stalled, closing=True)
+            if self._failure is None:
+                mark_clean(self._index, self._room)
+        except (StoreError, apsw.Error, OSError) as problem:
+            error = problem if isinstance(problem, StoreError) else mapped(problem, str(self._index.path), 0)
+        finally:
+            self._segments.close()
+            self._index.close()
+        results: list[_Result] = [
+            (operation, None, self._failure or StoreClosed("the disk is full")) for operation in self._stalled
+        ]
+        results.append((closing, None, error))
+        self._tell(results, 0.0)
+
+    # -- back to the loop -----------------------------------------------------------------------------------------
+
+    def _tell(self, results: list[_Result], seconds: float) -> None:
+        self._call(self._resolve, results, seconds)
+
+    def _call(self, function: Callable[..., None], *values: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed without closing the store: no one listens
+            self._loop.call_soon_threadsafe(function, *values)
+
+    def _resolve(self, results: list[_Result], seconds: float) -> None:
+        """Resolve the futures of a commit, in order; free the attempt slots of what is settled."""
+        if self._on_commit is not None and seconds:
+            self._on_commit(seconds, len(results))
+        for operation, value, error in results:
+            future = operation.future
+            if error is None and isinstance(operation, Settle):
+                for settlement in operation.settlements:
+                    if settlement.slot is not None:
+                        self._attempts.free(settlement.slot)
+            if not future.done():
+                if error is None:
+                    future.set_result(value)
+                else:
+                    future.set_exception(error)
+            elif error is None and isinstance(operation, (Append, Claiming)):
+                self._take_back(value.claims)
+
+    def _take_back(self, claims: Sequence[Any]) -> None:
+        """Put back claims that no one will get: the caller was cancelled while they became durable."""
+        if claims and not self._closed:
+            pairs = [(claim.message.campaign, recipient.id) for claim in claims for recipient in claim.recipients]
+            self.submit(Unclaim(self._loop.create_future(), pairs))
+
+
+def _weight(operation: Operation) -> int:
+    """Give the recipients that an operation writes, about."""
+    if isinstance(operation, Append):
+        return len(operation.message.recipients)
+    if isinstance(operation, Settle):
+        return len(operation.settlements)
+    if isinstance(operation, Claiming):
+        return operation.limit
+    if isinstance(operation, Unclaim):
+        return len(operation.claims)
+    return _WEIGHT_OF_BATCH if isinstance(operation, Call) and operation.heavy else 1
+
+
+class _Batch:
+    """The operations of one transaction, in order; runs of appends and of settlements are gathered."""
+
+    def __init__(self, index: Index, segments: Segments) -> None:
+        self._index = index
+        self._segments = segments
+        self._appends: list[tuple[int, Append]] = []
+        self._settles: list[tuple[int, Settle]] = []
+
+    def do(self, batch: Sequence[Operation]) -> list[_Result]:
+        """Do all; give the results in the order of the batch."""
+        self._results: list[_Result | None] = [None] * len(batch)
+        for at, operation in enumerate(batch):
+            if isinstance(operation, Append):
+                self._appends.append((at, operation))
+            elif isinstance(operation, Settle):
+                self._settles.append((at, operation))
+            elif isinstance(operation, Claiming):
+                self._flush_appends()  # which it is to find; settlements are of others than it can find
+                page = claim(self._index, operation.lane, operation.limit, operation.cursor)
+                self._results[at] = (operation, page, None)
+            elif isinstance(operation, Unclaim):
+                unclaim(self._index, operation.claims)
+                self._results[at] = (operation, None, None)
+            elif isinstance(operation, Call):
+                self._flush_appends()
+                self._flush_settles()
+                self._results[at] = self._call(operation)
+        self._flush_appends()
+        self._flush_settles()
+        return [result for result in self._results if result is not None]
+
+    def _flush_appends(self) -> None:
+        if self._appends:
+            messages = [operation.message for _, operation in self._appends]
+            stored = append_messages(self._index, self._segments, messages)
+            for (at, operation), value in zip(self._appends, stored, strict=True):
+                if isinstance(value, StoreError):
+                    self._results[at] = (operation, None, value)
+                else:
+                    self._results[at] = (operation, value, None)
+            self._appends.clear()
+
+    def _flush_settles(self) -> None:
+        if self._settles:
+            together = [settlement for _, operation in self._settles for settlement in operation.settlements]
+            outcomes = settle(self._index, together)
+            first = 0
+            for at, operation in self._settles:
+                last = first + len(operation.settlements)
+                self._results[at] = (operation, outcomes[first:last], None)
+                first = last
+            self._settles.clear()
+
+    def _call(self, operation: Call) -> _Result:
+        self._index.deltas.flush(self._index.db)
+        try:
+            return operation, operation.work(self._index), None
+        except CampaignHalted as error:  # raised before anything is written
+            return operation, None, error

@@ -1,0 +1,106 @@
+"""Check a queue store from its files alone: `python -m queue_store.fsck FOLDER`.
+
+Nothing is written, not even a lock byte or SQLite's shared memory: the index is read with its log, as it would be read
+when the store is opened, but in this process's memory. The store must not be in use; while the check runs it can't be
+opened. Mending is not done here: opening the store mends what a crash leaves behind by rights, and what else is found
+wants a person who has the backup.
+
+Exit codes: 0 nothing is wrong (there may be notes), 1 something is, 2 the store can't be checked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+
+from queue_store.errors import StoreError, StoreLocked
+from queue_store.finding import Finding, Severity
+from queue_store.fsck_bodies import check_bodies
+from queue_store.fsck_books import check_books
+from queue_store.fsck_log import check_log
+
+__all__ = ["Finding", "Severity", "check", "main"]
+
+INDEX = "queue.db"
+BODIES = "segments"
+LOCK = "lock"
+
+
+def check(folder: Path) -> list[Finding]:
+    """Check the store in a folder. Raises StoreLocked when it is in use, OSError when it can't be read."""
+    index = folder / INDEX
+    with _hold_off(folder):
+        index.stat()
+        log = index.with_name(f"{index.name}-wal")
+        findings = list(check_log(log))
+        try:
+            with closing(_open(index, log)) as db:
+                findings += check_books(db, index.name)
+                findings += check_bodies(db, folder / BODIES)
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+            what = f"it is damaged so that the check could not go on: {error}"
+            findings.append(Finding(severity=Severity.ERROR, where=index.name, what=what))
+        except (apsw.CantOpenError, apsw.IOError, apsw.PermissionsError) as error:
+            raise OSError(f"{index} can't be read: {error}") from error
+    return findings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the store in the folder given, print what is found, and give the exit code."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        sys.stderr.write("usage: python -m queue_store.fsck FOLDER\n")
+        return 2
+    try:
+        findings = check(Path(arguments[0]))
+    except (StoreError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    for finding in findings:
+        sys.stdout.write(f"{finding}\n")
+    errors = sum(finding.severity is Severity.ERROR for finding in findings)
+    sys.stdout.write(f"{errors} errors, {len(findings) - errors} notes\n" if findings else "clean\n")
+    return 1 if errors else 0
+
+
+@contextmanager
+def _hold_off(folder: Path) -> Iterator[None]:
+    """Keep the store from being opened, by a shared lock that needs no right to write."""
+    try:
+        fd = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # a copy of a store, made without it
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).strip()
+            raise StoreLocked(str(folder), int(holder) if holder.isdigit() else None) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _open(index: Path, log: Path) -> apsw.Connection:
+    """Open the index for reading so that nothing of it is written.
+
+    Without a log it can be taken for immutable. With one, SQLite would want to write its shared memory; told that it
+    is alone (exclusive, and with no file locks behind that) it keeps the log's index in its own memory.
+    """
+    alone = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    db = apsw.Connection(f"file:{quote(str(index.absolute()))}?{alone}", flags=flags, vfs="unix-none")
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    return db
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,287 @@
+"""The index: one SQLite file in WAL mode with everything but the bodies, written by the committer's thread alone.
+
+A commit is durable when it returns (synchronous=FULL). What is cached of the index in memory (ids of campaigns and
+lanes, the next id) is put back when a transaction is rolled back. SQLite gives up the interpreter's lock at each step,
+and taking it back from a busy event loop costs more than a row does: so the statements here take a whole batch at
+once, as one JSON text or one array, and give back one row where they can (docs/adr/0002).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+
+from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.index_names import Campaigns, Lanes
+from queue_store.records import Outcome
+
+__all__ = ["Deltas", "Index", "as_json", "connect", "ids", "mapped"]
+
+_APPLICATION = 0x6D746171  # "mtaq"
+_VERSION = 1
+_PAGE_CACHE = 16 << 20  # bytes
+
+# What the statements of one batch hand to one another. In memory, and part of the transaction.
+_SCRATCH = """
+CREATE TEMP TABLE chosen (
+    campaign_id INTEGER, id INTEGER, message_id INTEGER, state INTEGER, outcome INTEGER, after_stop INTEGER, at INTEGER,
+    tries INTEGER, code INTEGER, reply TEXT, peer TEXT
+);
+CREATE TEMP TABLE touched (message_id INTEGER PRIMARY KEY, gone INTEGER NOT NULL);
+"""
+
+_FATAL = (
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+    apsw.ProtocolError,
+    apsw.BusyError,
+)
+
+
+def mapped(error: apsw.Error | OSError, path: str, free: int) -> StoreError:
+    """Give the store's own error for one of SQLite or the operating system."""
+    if isinstance(error, apsw.FullError):
+        return StoreFull(path, free)
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return StoreCorrupt(path, str(error))
+    if isinstance(error, (OSError, *_FATAL)):
+        return StoreFailed(f"{path}: {error}")
+    return StoreError(f"{path}: {error}")
+
+
+def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
+    """Open the index file as all connections to it are opened."""
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    db = apsw.Connection(str(path), flags=flags)
+    db.set_busy_timeout(10_000)
+    db.execute(f"PRAGMA cache_size = {-_PAGE_CACHE // 1024}")
+    db.execute("PRAGMA temp_store = MEMORY")
+    return db
+
+
+def ids(values: Iterable[int]) -> Any:
+    """Bind integers as one array, for `SELECT value FROM carray(?)`. There must be one at least."""
+    return apsw.carray(array("q", values))
+
+
+def as_json(rows: Sequence[Any]) -> str:
+    """Bind rows as one text, for `json_each(?)`. Raises UnicodeEncodeError on what is no Unicode text."""
+    return msgspec.json.encode(rows).decode()
+
+
+_COUNTS = (
+    "accepted",
+    "delivered",
+    "delivered_after_stop",
+    "bounced",
+    "expired",
+    "dropped",
+    "unknown",
+    "deferred",
+    "scheduled",
+    "refused",
+    "discarded",
+    "began",
+)
+_COUNT_AT = {name: number for number, name in enumerate(_COUNTS, 1)}
+_OUTCOME_AT = {outcome: _COUNT_AT[outcome.name.lower()] for outcome in Outcome}
+
+
+@cache
+def _add_counts(changed: tuple[int, ...]) -> str:
+    """Give the statement that adds to the counts at these places."""
+    changes = ", ".join(
+        f"{name} = max({name}, d.value ->> {at})" if name == "began" else f"{name} = {name} + (d.value ->> {at})"
+        for at, name in enumerate((_COUNTS[place - 1] for place in changed), 1)
+    )
+    return f"UPDATE campaigns SET {changes} FROM json_each(?) AS d WHERE campaigns.id = (d.value ->> 0)"
+
+
+class Deltas:
+    """What a batch changes in the counts, by campaign."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, list[int]] = {}
+
+    def add(self, campaign: int, column: str, number: int = 1) -> None:
+        """Add to a count; `began` is a flag and stays 1."""
+        self._row(campaign)[_COUNT_AT[column]] += number
+
+    def add_outcome(self, campaign: int, outcome: int, *, after_stop: bool, number: int = 1) -> None:
+        """Add to the count of an outcome."""
+        row = self._row(campaign)
+        row[_OUTCOME_AT[Outcome(outcome)]] += number
+        if after_stop and outcome == Outcome.DELIVERED:
+            row[_COUNT_AT["delivered_after_stop"]] += number
+
+    def mark_began(self, campaign: int) -> None:
+        """Note that a transaction of the campaign began."""
+        self._row(campaign)[_COUNT_AT["began"]] = 1
+
+    def flush(self, db: apsw.Connection) -> None:
+        """Write what gathered, and forget it."""
+        if not self._rows:
+            return
+        # Taking a number out of a JSON row costs about a microsecond, so only the counts that change are in it.
+        changed = [at for at in range(1, len(_COUNTS) + 1) if any(row[at] for row in self._rows.values())]
+        if changed:
+            rows = [[row[0], *(row[at] for at in changed)] for row in self._rows.values()]
+            db.execute(_add_counts(tuple(changed)), (as_json(rows),))
+        self._rows.clear()
+
+    def clear(self) -> None:
+        """Forget what gathered."""
+        self._rows.clear()
+
+    def _row(self, campaign: int) -> list[int]:
+        row = self._rows.get(campaign)
+        if row is None:
+            row = self._rows[campaign] = [campaign] + [0] * len(_COUNTS)
+        return row
+
+
+class Index:
+    """The writer's side of the index. `now` gives µs since the epoch. For one thread at a time."""
+
+    def __init__(self, path: Path, *, now: Callable[[], int]) -> None:
+        """Open the file, create or check its schema. Raises apsw.Error, StoreCorrupt."""
+        self.path = path
+        self.now = now
+        self.db = connect(path)
+        try:
+            self._prepare()
+        except BaseException:
+            self.db.close()
+            raise
+        self.deltas = Deltas()
+        self.lanes = Lanes(self)
+        self.campaigns = Campaigns(self)
+        self.next_id: int = self.value("SELECT value FROM meta WHERE key = 'next_id'")
+        self._stored_next_id = self.next_id
+        self._undo: list[Callable[[], object]] = []
+        self._after: list[Callable[[], object]] = []
+        # Where a chunked walk that the caller goes on with stands: see index_drops.
+        self.scans: dict[tuple[Any, ...], tuple[int, int, int]] = {}
+
+    def _prepare(self) -> None:
+        db = self.db
+        if (found := db.pragma("application_id")) not in (0, _APPLICATION):
+            raise StoreCorrupt(str(self.path), f"it is another program's file (application id {found})")
+        version = db.pragma("user_version")
+        if version > _VERSION:
+            raise StoreCorrupt(str(self.path), f"its schema {version} is newer than this program's, {_VERSION}")
+        if version == 0:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if (mode := db.pragma("journal_mode", "wal")) != "wal":
+            raise StoreCorrupt(str(self.path), f"its journal mode is {mode}: the file system can't do WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.wal_autocheckpoint(0)  # upkeep.py does it
+        db.execute(_SCRATCH)
+        if version == 0:
+            schema = resources.files("queue_store").joinpath("schema.sql").read_text("utf-8")
+            with self._plain_transaction():
+                db.execute(schema)
+                db.execute(f"PRAGMA application_id = {_APPLICATION}")
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextmanager
+    def _plain_transaction(self) -> Iterator[None]:
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self.db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make the transaction durable. When it raises, roll back."""
+        self.deltas.flush(self.db)
+        if self.next_id != self._stored_next_id:
+            self.db.execute("UPDATE meta SET value = ? WHERE key = 'next_id'", (self.next_id,))
+        self.db.execute("COMMIT")
+        self._stored_next_id = self.next_id
+        self._undo.clear()
+        after, self._after = self._after, []
+        for action in after:
+            action()
+
+    def rollback(self) -> None:
+        """Undo the transaction, also in what is cached of it. Ids that it took are not given again."""
+        self.deltas.clear()
+        self._after.clear()
+        for action in reversed(self._undo):
+            action()
+        self._undo.clear()
+        if self.db.in_transaction:  # SQLite may have rolled back by itself
+            self.db.execute("ROLLBACK")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is done inside, or roll it back."""
+        self.begin()
+        try:
+            yield
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+
+    def on_rollback(self, action: Callable[[], object]) -> None:
+        """Have something in memory put back if this transaction fails."""
+        self._undo.append(action)
+
+    def after_commit(self, action: Callable[[], object]) -> None:
+        """Have something done once this transaction is durable."""
+        self._after.append(action)
+
+    # -- statements -----------------------------------------------------------------------------------------------
+
+    def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
+        """Give the first column of the first row, or None."""
+        row = self.db.execute(sql, bindings).fetchone()
+        return None if row is None else row[0]
+
+    def row(self, sql: str, bindings: Sequence[Any] = ()) -> tuple[Any, ...]:
+        """Give the first row of a statement that has one."""
+        row = self.db.execute(sql, bindings).fetchone()
+        assert row is not None, sql
+        return row
+
+    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Give all rows."""
+        return self.db.execute(sql, bindings).fetchall()
+
+    def change(self, sql: str, bindings: Sequence[Any] = ()) -> int:
+        """Run a statement that changes rows; give how many."""
+        self.db.execute(sql, bindings)
+        return self.db.changes()
+
+    def take_ids(self, number: int) -> int:
+        """Give the first of so many identifiers that were never used."""
+        first = self.next_id
+        self.next_id = first + number
+        return first
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.db.close()

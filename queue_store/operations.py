@@ -1,0 +1,69 @@
+"""What is submitted to the committer: one value for each call of the store that writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from queue_store.index import Index
+from queue_store.records import Appended, ClaimPage, NewMessage, Outcome, Settlement
+
+__all__ = ["Append", "Call", "Claiming", "Close", "Operation", "Settle", "Unclaim"]
+
+
+@dataclass(slots=True, eq=False)
+class Append:
+    """Store a message."""
+
+    future: asyncio.Future[Appended]
+    message: NewMessage
+
+
+@dataclass(slots=True, eq=False)
+class Settle:
+    """Record what became of claimed recipients."""
+
+    future: asyncio.Future[Sequence[Outcome | None]]
+    settlements: Sequence[Settlement]
+
+
+@dataclass(slots=True, eq=False)
+class Claiming:
+    """Claim a page of a lane."""
+
+    future: asyncio.Future[ClaimPage]
+    lane: str
+    limit: int
+    cursor: int
+
+
+@dataclass(slots=True, eq=False)
+class Unclaim:
+    """Put claimed recipients back."""
+
+    future: asyncio.Future[None]
+    claims: Sequence[tuple[str, int]]
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """Anything rarer, done at its place in the order. `essential`: it may spend the reserve. `heavy`: it takes long
+    enough to end a batch.
+    """
+
+    future: asyncio.Future[Any]
+    work: Callable[[Index], Any]
+    essential: bool = False
+    heavy: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Close:
+    """The last operation of a store."""
+
+    future: asyncio.Future[None]
+
+
+Operation = Append | Settle | Claiming | Unclaim | Call | Close

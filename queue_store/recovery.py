@@ -1,0 +1,185 @@
+"""Opening a store, and mending what the end of the last run left.
+
+After an orderly close nothing is claimed. Else the claimed recipients are looked up in the attempt log by id and
+number of attempts made before: an outcome there is settled; a transaction that was open is, if its campaign is halted,
+UNKNOWN when the end of the message was being written and DROPPED when it was not; everything else is READY again. When
+the log is of another boot (a power cut), each claimed recipient may have begun: those of halted campaigns are UNKNOWN.
+All this is one transaction, and the log is cleared behind it, so that a recovery that dies is done over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import apsw
+
+from queue_store.attempts import AttemptLog, OpenAttempt
+from queue_store.index import Index, mapped
+from queue_store.index_halts import load_campaigns
+from queue_store.index_mail import settle
+from queue_store.lock import take_lock
+from queue_store.records import Outcome, Recovery, Settlement
+from queue_store.room import Room
+from queue_store.segments import Segments
+
+__all__ = ["Opened", "mark_clean", "open_store"]
+
+_READY_LANES = """
+WITH RECURSIVE found (id) AS (
+    SELECT (SELECT lane_id FROM recipients INDEXED BY ready WHERE state = 0 ORDER BY lane_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT lane_id FROM recipients INDEXED BY ready WHERE state = 0 AND lane_id > found.id
+            ORDER BY lane_id LIMIT 1)
+    FROM found WHERE found.id IS NOT NULL
+)
+SELECT lanes.name FROM found CROSS JOIN lanes ON lanes.id = found.id
+"""
+_NEXT_DUE = "SELECT due FROM recipients INDEXED BY due WHERE state IN (1, 2) ORDER BY due LIMIT 1"
+_CLAIMED = """
+SELECT r.campaign_id, r.id, r.message_id, r.attempts FROM recipients AS r INDEXED BY claimed WHERE r.state = 3
+"""
+
+
+@dataclass(slots=True)
+class Opened:
+    """The parts of an open store. `lock` is the descriptor that holds the lock."""
+
+    index: Index
+    segments: Segments
+    attempts: AttemptLog
+    room: Room
+    lock: int
+    recovery: Recovery
+
+    def abandon(self) -> None:
+        """Let go of everything as it is."""
+        self.attempts.close()
+        self.segments.close()
+        self.index.close()
+        os.close(self.lock)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What became of the claimed recipients."""
+
+    settlements: list[Settlement] = field(default_factory=list)
+    returned: int = 0
+    unknown: int = 0
+    settled: int = 0
+    began: set[int] = field(default_factory=set)
+
+
+def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
+    """Open or create the store in a folder, mended. Blocks. Raises StoreLocked, StoreCorrupt, StoreFull, OSError."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = take_lock(path / "lock", path)
+    letting_go: list[Callable[[], object]] = [lambda: os.close(lock)]
+    room = Room(path, reserve)
+    database = path / "queue.db"
+    try:
+        index = Index(database, now=now)
+        letting_go.append(index.close)
+        segments = Segments(path / "segments", segment_size=segment_size)
+        letting_go.append(segments.close)
+        repairs = segments.recover(dict(index.rows("SELECT id, length FROM segments")))
+        attempts = AttemptLog(path / "attempts")
+        letting_go.append(attempts.close)
+        try:
+            recovery = _recover(index, attempts)
+        except apsw.FullError:
+            if not room.spend():
+                raise
+            recovery = _recover(index, attempts)
+        attempts.clear()
+        room.restore()
+    except apsw.Error as error:
+        _let_go(letting_go)
+        raise mapped(error, str(database), room.free()) from error
+    except BaseException:
+        _let_go(letting_go)
+        raise
+    return Opened(index, segments, attempts, room, lock, replace(recovery, repairs=tuple(repairs)))
+
+
+def mark_clean(index: Index, room: Room) -> None:
+    """End a run in order: what is claimed is READY again, the log is in the file, and the store says so."""
+
+    def mark() -> None:
+        with index.transaction():
+            index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
+            index.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+
+    try:
+        mark()
+    except apsw.FullError:
+        if not room.spend():
+            raise
+        mark()
+    index.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def _recover(index: Index, attempts: AttemptLog) -> Recovery:
+    clean = bool(index.value("SELECT value FROM meta WHERE key = 'clean'"))
+    open_attempts = {attempt.recipient_id: attempt for attempt in attempts.recover()}
+    with index.transaction():
+        index.db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
+        found = _judge(index, open_attempts if attempts.trusted else None)
+        settle(index, found.settlements)
+        for campaign_id in found.began:
+            index.deltas.mark_began(campaign_id)
+        index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
+    return Recovery(
+        campaigns=load_campaigns(index.db),
+        ready_lanes=[name for (name,) in index.db.execute(_READY_LANES)],
+        next_due=index.value(_NEXT_DUE),
+        clean=clean,
+        returned=found.returned,
+        unknown=found.unknown,
+        settled=found.settled,
+    )
+
+
+def _judge(index: Index, attempts: dict[int, OpenAttempt] | None) -> _Findings:
+    """Say what became of each claimed recipient. `attempts` None: the log can't be trusted."""
+    found = _Findings()
+    for campaign_id, recipient_id, message_id, made in index.db.execute(_CLAIMED):
+        campaign = index.campaigns.of_id(campaign_id)
+        attempt = None if attempts is None else attempts.get(recipient_id)
+        if attempt is not None and attempt.attempt != made:
+            attempt = None  # of an earlier attempt, which is settled
+        if attempts is None:
+            found.began.add(campaign_id)
+        if attempt is not None and attempt.settlement is not None:
+            known = attempt.settlement
+            found.settlements.append(replace(known, campaign=campaign.name, message_id=message_id, slot=None))
+            found.settled += 1
+            continue
+        if attempt is not None:
+            found.began.add(campaign_id)
+        if not campaign.halted or (attempt is None and attempts is not None):
+            found.returned += 1
+            continue
+        unknown = attempt is None or attempt.ending
+        found.unknown += unknown
+        found.settlements.append(
+            Settlement(
+                recipient_id=recipient_id,
+                message_id=message_id,
+                campaign=campaign.name,
+                outcome=Outcome.UNKNOWN if unknown else Outcome.DROPPED,
+                at=index.now(),
+                after_stop=True,
+                began=attempt is not None,
+                reply="the daemon ended during the transaction" if attempt is not None else "the machine ended",
+            )
+        )
+    return found
+
+
+def _let_go(actions: list[Callable[[], object]]) -> None:
+    for action in reversed(actions):
+        action()

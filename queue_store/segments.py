@@ -1,0 +1,366 @@
+"""Message bodies, in append-only segment files.
+
+The format is in body_records.py. The index holds the truth about what is a message; these files hold nothing
+that the index does not point at, save for what a crash left behind its last commit, which `recover` cuts off.
+
+Only the committer's thread appends, syncs, cuts and seals; any thread reads. What was appended is durable when `sync`
+has returned.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from queue_store.body_records import HEADER_SIZE, pack_header, segment_files, segment_path, unpack_header
+from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
+
+__all__ = ["Segments"]
+
+_IOV_MAX = os.sysconf("SC_IOV_MAX")
+_NOWAIT_LIMIT = 256 << 10  # octets; checking and copying more would hold up the event loop for over 0.1 ms
+_OPEN_READERS = 128
+# Out of descriptors or memory is no fault of the disk: like a full one, it passes.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+_Piece = bytes | bytearray | memoryview
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Reader:
+    """An open segment file. It is closed when it has left the cache and the last read of it has ended."""
+
+    __slots__ = ("fd", "gone", "users")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.users = 0
+        self.gone = False
+
+
+class _Readers:
+    """A bounded set of open segment files, the least recently used one closed first. For any thread."""
+
+    def __init__(self, folder: Path, limit: int = _OPEN_READERS) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[int, _Reader] = OrderedDict()
+
+    def take_open(self, segment: int) -> _Reader | None:
+        """Lend a segment, to be given back; None when it is not open."""
+        with self._lock:
+            reader = self._cache.get(segment)
+            if reader is not None:
+                self._cache.move_to_end(segment)
+                reader.users += 1
+            return reader
+
+    def take(self, segment: int) -> _Reader:
+        """Lend a segment, to be given back; open it if need be. Raises OSError."""
+        reader = self.take_open(segment)
+        if reader is not None:
+            return reader
+        # Not under the lock: opening may wait for the disk, and the event loop takes this lock.
+        fresh = _Reader(os.open(segment_path(self._folder, segment), os.O_RDONLY | os.O_CLOEXEC))
+        with self._lock:
+            if os.fstat(fresh.fd).st_nlink == 0:  # unlinked since: kept here, it would hold its blocks on the disk
+                fresh.gone = True
+                fresh.users = 1
+                return fresh
+            reader = self._cache.setdefault(segment, fresh)
+            reader.users += 1
+            self._cache.move_to_end(segment)
+            if reader is not fresh:
+                os.close(fresh.fd)
+            if len(self._cache) > self._limit:
+                self._drop(self._cache.popitem(last=False)[1])
+            return reader
+
+    def give_back(self, reader: _Reader) -> None:
+        """End a loan."""
+        with self._lock:
+            reader.users -= 1
+            self._close_if_gone(reader)
+
+    def discard(self, segment: int) -> None:
+        """Let go of a segment; those who are reading it may finish."""
+        with self._lock:
+            reader = self._cache.pop(segment, None)
+            if reader is not None:
+                self._drop(reader)
+
+    def close(self) -> None:
+        """Let go of all, and keep no more."""
+        with self._lock:
+            self._limit = 0
+            while self._cache:
+                self._drop(self._cache.popitem()[1])
+
+    def _drop(self, reader: _Reader) -> None:
+        reader.gone = True
+        self._close_if_gone(reader)
+
+    @staticmethod
+    def _close_if_gone(reader: _Reader) -> None:
+        if reader.gone and reader.users == 0:
+            os.close(reader.fd)
+
+
+class Segments:
+    """The segment files of one folder. `recover` comes first; `segment_size` is where one is full, in octets."""
+
+    active: int
+
+    def __init__(self, folder: Path, *, segment_size: int) -> None:
+        self._folder = folder
+        self._segment_size = segment_size
+        self._lengths: dict[int, int] = {}
+        self._readers = _Readers(folder)
+        self._nowait = hasattr(os, "RWF_NOWAIT")
+        self._fd = -1  # of the active segment; made at the first append
+        self._end = 0
+        self._synced = 0
+        self._folder_dirty = False
+        self.active = 0
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+            _sync_folder(folder.parent)
+
+    def recover(self, known: Mapping[int, int]) -> list[str]:
+        """Make the files fit the index, which vouches for `known` (segment: length), and start a new active segment.
+
+        Gives a sentence for each thing mended, and for each segment that lacks what the index points at (which stays
+        as it is: reads of what is missing raise StoreCorrupt). Raises OSError.
+        """
+        files = segment_files(self._folder)
+        self.active = max((0, *files, *known)) + 1
+        repairs = []
+        for segment in sorted(known.keys() - files.keys()):
+            if known[segment]:
+                repairs.append(f"segment {segment} is missing, with {known[segment]} octets of bodies")
+            self._lengths[segment] = 0
+        for segment, path in files.items():
+            length = path.stat().st_size
+            vouched = known.get(segment)
+            if vouched is None:
+                path.unlink()
+                if length:
+                    repairs.append(f"segment {segment} ({length} octets) belongs to no message: removed")
+                continue
+            if length > vouched:
+                self._cut(path, vouched)
+                repairs.append(f"segment {segment}: cut {length - vouched} octets that no commit vouches for")
+            elif length < vouched:
+                repairs.append(f"segment {segment} is too short: {length} of {vouched} octets are there")
+            self._lengths[segment] = min(length, vouched)
+        if repairs:
+            _sync_folder(self._folder)
+        return repairs
+
+    def append(self, message_id: int, body: Sequence[_Piece]) -> tuple[int, int, int]:
+        """Write a record behind the last one; give its segment, its offset and the size of the body in octets.
+
+        It is not durable before `sync`. Either the whole record is there or nothing of it. Raises StoreFull,
+        StoreFailed.
+        """
+        size = 0
+        checksum = 0
+        for piece in body:
+            size += len(piece)
+            checksum = zlib.crc32(piece, checksum)
+        offset = self._end
+        header = pack_header(self.active, offset, message_id, size, checksum)
+        try:
+            if self._fd < 0:
+                self._make_active()
+            self._write((header, *body), HEADER_SIZE + size)
+        except OSError as error:
+            if self._fd >= 0:
+                self._truncate(offset)
+            self._fail(error)
+        self._end = self._lengths[self.active] = offset + HEADER_SIZE + size
+        return self.active, offset, size
+
+    def sync(self) -> None:
+        """Make durable what was appended since the last call. Raises StoreFull, StoreFailed: then roll back."""
+        if self._end == self._synced:
+            return
+        try:
+            os.fdatasync(self._fd)
+            if self._folder_dirty:
+                _sync_folder(self._folder)
+        except OSError as error:
+            self._fail(error)
+        self._folder_dirty = False
+        self._synced = self._end
+
+    def rollback(self, length: int | None = None) -> None:
+        """Cut off what was appended to the active segment since the last sync, or all behind `length` where a commit
+        failed after the sync. Raises StoreFailed.
+        """
+        end = self._synced if length is None else length
+        if self._fd < 0 or end >= self._end:
+            return
+        self._truncate(end)
+        self._end = self._lengths[self.active] = end
+        self._synced = min(self._synced, end)
+
+    def length(self, segment: int) -> int:
+        """Give a segment's length in octets, what is not yet synced included; 0 when there is no file of it."""
+        return self._lengths.get(segment, 0)
+
+    def seal_if_full(self) -> int | None:
+        """Start a new segment when the active one is full and synced; give the id of the full one, else None."""
+        if self._end < self._segment_size or self._end != self._synced:
+            return None
+        sealed = self.active
+        os.close(self._fd)
+        self._fd = -1
+        self._end = self._synced = 0
+        self.active = sealed + 1
+        return sealed
+
+    def read(self, segment: int, offset: int, size: int, message_id: int) -> bytes:
+        """Read a body, waiting for the disk. Raises StoreCorrupt when it is not what was appended; OSError when the
+        file can't be opened for a reason that says nothing of its content (EMFILE).
+        """
+        try:
+            reader = self._readers.take(segment)
+            try:
+                header = os.pread(reader.fd, HEADER_SIZE, offset)
+                body = _read_fully(reader.fd, offset + HEADER_SIZE, size)
+            finally:
+                self._readers.give_back(reader)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EIO):
+                raise StoreCorrupt(str(segment_path(self._folder, segment)), str(error)) from error
+            raise
+        self._check(header, body, (segment, offset, size, message_id))
+        return body
+
+    def read_nowait(self, segment: int, offset: int, size: int, message_id: int) -> bytes | None:
+        """Read a body that is in memory; None when the disk would have to be waited for, when the file system can't
+        tell, or when it is large enough to hold up the event loop. Raises StoreCorrupt.
+        """
+        if not self._nowait or size > _NOWAIT_LIMIT:
+            return None
+        reader = self._readers.take_open(segment)
+        if reader is None:
+            return None
+        header = bytearray(HEADER_SIZE)
+        body = bytearray(size)
+        try:
+            got = os.preadv(reader.fd, (header, body), offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                self._nowait = False
+            return None  # `read` meets the same error and tells it
+        finally:
+            self._readers.give_back(reader)
+        if got < HEADER_SIZE + size:
+            return None
+        self._check(header, body, (segment, offset, size, message_id))
+        return bytes(body)
+
+    def unlink(self, segment: int) -> None:
+        """Remove a sealed segment that nothing points at. Reads under way may finish; a later one is StoreCorrupt.
+
+        Not made durable: should it be there again after a power cut, `recover` removes it. Raises OSError.
+        """
+        if segment == self.active:
+            raise StoreError(f"segment {segment} is being written")
+        self._lengths.pop(segment, None)
+        segment_path(self._folder, segment).unlink(missing_ok=True)
+        self._readers.discard(segment)
+
+    def close(self) -> None:
+        """Let go of all files. What was not synced is not made durable."""
+        self._readers.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _make_active(self) -> None:
+        if self.active == 0:
+            raise StoreError("recover comes before the first append")
+        path = segment_path(self._folder, self.active)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._folder_dirty = True
+        with suppress(OSError):  # so that read_nowait, which opens nothing itself, finds it open
+            self._readers.give_back(self._readers.take(self.active))
+
+    def _write(self, pieces: Sequence[_Piece], total: int) -> None:
+        offset = self._end
+        if len(pieces) <= _IOV_MAX and os.pwritev(self._fd, pieces, offset) == total:
+            return
+        # A short write says nothing yet; the rest of it meets the error, if there is one.
+        views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+        first = 0
+        while first < len(views):
+            written = os.pwritev(self._fd, views[first : first + _IOV_MAX], offset)
+            offset += written
+            while first < len(views) and written >= len(views[first]):
+                written -= len(views[first])
+                first += 1
+            if written:
+                views[first] = views[first][written:]
+
+    def _truncate(self, length: int) -> None:
+        try:
+            os.ftruncate(self._fd, length)
+        except OSError as error:
+            raise StoreFailed(f"{segment_path(self._folder, self.active)} can't be cut: {error}") from error
+
+    @staticmethod
+    def _cut(path: Path, length: int) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(fd, length)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _fail(self, error: OSError) -> NoReturn:
+        if error.errno in _NO_ROOM:
+            room = os.statvfs(self._folder)
+            raise StoreFull(str(self._folder), room.f_bavail * room.f_frsize) from error
+        raise StoreFailed(f"{segment_path(self._folder, self.active)}: {error}") from error
+
+    def _check(self, header: bytes | bytearray, body: bytes | bytearray, meant: tuple[int, int, int, int]) -> None:
+        segment, offset, size, message_id = meant
+        if len(header) < HEADER_SIZE or len(body) < size:
+            what = "is cut off"
+        elif (found := unpack_header(header, segment, offset)) is None:
+            what = "has no sound header"
+        elif found[:2] != (size, message_id):
+            what = f"is of message {found[1]} with {found[0]} octets, not of {message_id} with {size}"
+        elif found[2] != zlib.crc32(body):
+            what = "does not fit its checksum"
+        else:
+            return
+        raise StoreCorrupt(str(segment_path(self._folder, segment)), f"the record at {offset} {what}")
+
+
+def _read_fully(fd: int, offset: int, size: int) -> bytes:
+    """Read `size` octets, fewer only at the end of the file. One call does for all but records of over 2 GiB."""
+    data = os.pread(fd, size, offset)
+    while len(data) < size and (more := os.pread(fd, size - len(data), offset + len(data))):
+        data += more
+    return data

@@ -1,0 +1,198 @@
+"""What the committer does when no one waits: checkpoints, dead segments, freed pages, the reserve.
+
+Each step is short; a store that is never idle still gets one now and then. A segment is unlinked after the commit that
+forgets it, never before. A mostly dead segment is copied forward: its living messages are appended again and point
+there from the same commit on, which leaves it dead. A reader that still has the old place finds no file, and asks the
+index for the new one (QueueStore.load_body).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from queue_store.errors import StoreCorrupt
+from queue_store.index import Index, as_json
+from queue_store.index_mail import SegmentShare, add_to_segment
+from queue_store.room import Room
+from queue_store.segments import Segments
+
+__all__ = ["Upkeep"]
+
+_INTERVAL = 1.0  # seconds between steps when the store is never idle
+_PUT_OFF = 5.0  # seconds, when the disk is full
+_LOOK = 10.0  # seconds between looks when nothing is known to need doing
+_LOG_IDLE = 256  # pages of the write-ahead log that are worth a checkpoint when idle
+_LOG_BUSY = 16_384  # pages at which even a busy store checkpoints: 64 MiB
+_FREE_PAGES = 1024  # kept for what comes next: 4 MiB
+_FREE_SHARE = 8  # one in so many pages free is many
+_PAGES_IN_STEP = 2048
+_COPY_LEAST = 1 << 20  # bytes: a smaller segment is left to die by itself
+_COPY_LIVING = 4  # one in so many bytes living is mostly dead
+_COPY_MESSAGES = 256  # in a step
+_COPY_BYTES = 4 << 20  # in a step
+_COPY_LOOK = 20_000  # messages looked at in a step
+_RESERVE_BESIDE = 16 << 20  # bytes that must be free beside the reserve before it is put back
+
+
+class Upkeep:
+    """The housekeeping of one store. For the committer's thread."""
+
+    def __init__(self, index: Index, segments: Segments, room: Room) -> None:
+        self._index = index
+        self._segments = segments
+        self._room = room
+        self._log_pages = 0
+        self._last = time.monotonic()
+        self._next_look = 0.0
+        self._busy = False  # the last step left something to do
+        self._unreadable: set[int] = set()  # segments that can't be copied to the end
+        self._copied: tuple[int, int] = (0, 0)  # the segment being copied, and the message up to which it is
+        index.db.set_wal_hook(self._on_log)
+
+    def note_sealed(self) -> None:
+        """Hear that a segment was sealed: it may be dead already."""
+        self._next_look = 0.0
+
+    def wanted(self) -> bool:
+        """Whether a step would do something now."""
+        return self._busy or self._log_pages >= _LOG_IDLE or time.monotonic() >= self._next_look
+
+    def overdue(self) -> bool:
+        """Whether a step is due although the store is busy."""
+        since = time.monotonic() - self._last
+        return since >= _INTERVAL or self._log_pages >= _LOG_BUSY
+
+    def put_off(self) -> None:
+        """Let it be for a while: the disk is full."""
+        self._last = time.monotonic()
+        self._next_look = self._last + _PUT_OFF
+        self._busy = False
+
+    def step(self) -> None:
+        """Do one thing that is worth doing. Raises apsw.Error, StoreError, OSError."""
+        now = time.monotonic()
+        idle = now - self._last < _INTERVAL
+        self._last = now
+        if self._log_pages >= (_LOG_IDLE if idle else _LOG_BUSY // 4):
+            self._checkpoint()
+            return
+        self._busy = self._reclaim() or self._copy_forward() or self._vacuum() or self._restore()
+        if not self._busy:
+            self._next_look = now + _LOOK
+
+    def _on_log(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._log_pages = pages
+        # A drop or many settlements may have left dead segments or free pages: look soon.
+        self._next_look = min(self._next_look, time.monotonic() + 1.0)
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the file; the next commit then begins it anew, unless someone reads from it."""
+        self._index.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._log_pages = 0
+
+    def _reclaim(self) -> bool:
+        """Forget and unlink the sealed segments without living messages."""
+        rows = self._index.rows("SELECT id FROM segments WHERE live_messages = 0 AND id < ?", (self._segments.active,))
+        if not rows:
+            return False
+        with self._index.transaction():
+            for (segment,) in rows:
+                self._index.db.execute("DELETE FROM segments WHERE id = ?", (segment,))
+        for (segment,) in rows:
+            self._segments.unlink(segment)
+        return True
+
+    def _copy_forward(self) -> bool:
+        """Append some living messages of a mostly dead segment anew."""
+        index, segments = self._index, self._segments
+        row = index.db.execute(
+            "SELECT id, first_message, last_message FROM segments WHERE id < ? AND length >= ? AND live_messages > 0"
+            f" AND live_bytes * {_COPY_LIVING} < length AND id NOT IN (SELECT value FROM json_each(?))"
+            " ORDER BY live_bytes LIMIT 1",
+            (segments.active, _COPY_LEAST, as_json(list(self._unreadable))),
+        ).fetchone()
+        if row is None:
+            return False
+        segment, first, last = row
+        low = self._copied[1] if self._copied[0] == segment else first - 1
+        high = index.value(
+            "SELECT id FROM messages WHERE id > ? AND id <= ? ORDER BY id LIMIT 1 OFFSET ?", (low, last, _COPY_LOOK - 1)
+        )
+        rows = index.rows(
+            "SELECT id, offset, size FROM messages WHERE id > ? AND id <= ? AND segment = ? ORDER BY id LIMIT ?",
+            (low, last if high is None else high, segment, _COPY_MESSAGES),
+        )
+        copied = self._copy(segment, rows)
+        if copied < len(rows) or len(rows) == _COPY_MESSAGES:
+            self._copied = (segment, rows[copied - 1][0])
+        elif high is not None:
+            self._copied = (segment, high)
+        else:  # through; what it still holds can't be read
+            self._copied = (0, 0)
+            if index.value("SELECT live_messages FROM segments WHERE id = ?", (segment,)):
+                self._unreadable.add(segment)
+        return True
+
+    def _copy(self, segment: int, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Copy messages until a step is full; give how many were looked at."""
+        index, segments = self._index, self._segments
+        active, length = segments.active, segments.length(segments.active)
+        moved: list[tuple[int, int, int, int]] = []
+        octets = looked = 0
+        try:
+            with index.transaction():
+                for message_id, offset, size in rows:
+                    if octets and octets + size > _COPY_BYTES:
+                        break
+                    looked += 1
+                    try:
+                        body = segments.read(segment, offset, size, message_id)
+                    except StoreCorrupt:  # it stays where it is, and whoever is to send it learns of it
+                        continue
+                    moved.append((message_id, *segments.append(message_id, (body,))))
+                    octets += size
+                if moved:
+                    segments.sync()
+                    self._point(segment, moved)
+        except BaseException:
+            segments.rollback(length)
+            raise
+        if segments.active == active:
+            segments.seal_if_full()
+        return looked
+
+    def _point(self, segment: int, moved: Sequence[tuple[int, int, int, int]]) -> None:
+        """Have the index say that the messages are in the active segment."""
+        index = self._index
+        active = self._segments.active
+        octets = sum(size for _, _, _, size in moved)
+        filled = SegmentShare(octets, len(moved), moved[0][0], moved[-1][0])
+        add_to_segment(index, active, self._segments.length(active), filled)
+        index.db.execute(
+            "UPDATE segments SET live_messages = live_messages - ?, live_bytes = live_bytes - ? WHERE id = ?",
+            (len(moved), octets, segment),
+        )
+        index.db.execute(
+            "UPDATE messages SET segment = ?, offset = d.value ->> 2 FROM json_each(?) AS d"
+            " WHERE messages.id = (d.value ->> 0)",
+            (active, as_json(moved)),
+        )
+
+    def _vacuum(self) -> bool:
+        """Give free pages at the end of the file back, when they are many."""
+        free = self._index.db.pragma("freelist_count")
+        if free < _FREE_PAGES or free * _FREE_SHARE < self._index.db.pragma("page_count"):
+            return False
+        self._index.db.execute(f"PRAGMA incremental_vacuum({_PAGES_IN_STEP})").fetchall()
+        return True
+
+    def _restore(self) -> bool:
+        """Put the reserve back when there is room for it."""
+        if self._room.spent:
+            self._room.restore(beside=_RESERVE_BESIDE)
+        return False

@@ -1,0 +1,1 @@
+"""The tests, by kind. Each says what would break if it failed."""

@@ -1,0 +1,1 @@
+"""Figures, as ratios against a peer run in the same minute."""

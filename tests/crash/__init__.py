@@ -1,0 +1,1 @@
+"""Processes killed at any point, and what the books say then."""

@@ -1,0 +1,1 @@
+"""Long random sequences of operations against a model (hypothesis)."""

@@ -1,0 +1,858 @@
+"""The queue store against a model of it, through arbitrary orders of what may happen to it."""
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from queue_store import attempts, committer, fsck, upkeep
+from queue_store.errors import CampaignHalted, StoreError
+from queue_store.records import (
+    HaltRequest,
+    Message,
+    NewMessage,
+    NewRecipient,
+    Outcome,
+    QueuedDelta,
+    QueuedState,
+    QueueFilter,
+    Settlement,
+)
+from queue_store.store import QueueStore
+from tests.stateful.queue_model import CLAIMED, DEFERRED, READY, SCHEDULED, Books, Waiting
+
+NAMES = ["", "c1", "c2", "Größe/ü", "c'4%_"]
+LANES = ["one.example", "two.example", "three.example"]
+SENDERS = ["", "a@sender.example", "b_c%d@sender.example"]
+SECOND = 1_000_000
+
+names = st.sampled_from(NAMES)
+lanes = st.sampled_from(LANES)
+texts = st.sampled_from(["", "2.0.0 Ok", '4.7.1 it\'s "later" \\ %s {0} [1,2]', "x" * 500])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Drives a store in a temporary folder. What is submitted is awaited at once or left for later, a burst.
+
+    The model learns of an operation when its result is checked, in the order of submission: which is the order in which
+    the store must have done them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp(prefix="queue-store-"))
+        self.patch = pytest.MonkeyPatch()
+        self.boots = itertools.count(1)
+        self.runs = itertools.count(1)
+        self.books = Books()
+        self.clock = 1_000 * SECOND
+        self.pending: list[tuple[asyncio.Future[Any], Callable[[Any], None]]] = []
+        self.closed: set[str] = set()  # gates, in memory
+        self.held: set[str] = set()
+        self.cursors: Counter[str] = Counter()
+        self.places: dict[int, Message] = {}  # as some claim, at some time, had it
+        self.pruned = False
+        # The housekeeping that a busy store puts off is to happen in these few steps, and to these small files.
+        for module, name, value in [
+            (committer, "_IDLE", 0.001),
+            (upkeep, "_LOOK", 0.01),
+            (upkeep, "_COPY_LEAST", 500),
+            (upkeep, "_COPY_MESSAGES", 3),
+            (upkeep, "_COPY_BYTES", 1000),
+            (upkeep, "_COPY_LOOK", 5),
+            (upkeep, "_LOG_IDLE", 60),
+        ]:
+            self.patch.setattr(module, name, value)
+        self.boot()
+
+    # -- the machine ----------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Let the kernel be started anew: what an attempt log of the last boot says is not believed."""
+        boot_id = self.folder / "boot_id"
+        boot_id.write_text(f"00000000-0000-0000-0000-{next(self.boots):012}\n")
+        self.patch.setattr(attempts, "_BOOT_ID", boot_id)
+
+    def open(self) -> None:
+        self.store = self.loop.run_until_complete(
+            QueueStore.open(self.path, reserve=4096, segment_size=3000, now=lambda: self.clock)
+        )
+        self.reader = apsw.Connection(str(self.path / fsck.INDEX), flags=apsw.SQLITE_OPEN_READONLY)
+
+    def shut(self) -> None:
+        self.reader.close()
+        self.loop.run_until_complete(self.store.close())
+
+    def submit(self, future: asyncio.Future[Any], check: Callable[[Any], None]) -> None:
+        self.pending.append((future, check))
+
+    def drain(self) -> None:
+        """Wait for all that was submitted, and check it in that order."""
+        pending, self.pending = self.pending, []
+        results = self.loop.run_until_complete(
+            asyncio.wait_for(asyncio.gather(*(future for future, _ in pending), return_exceptions=True), 60)
+        )
+        for result, (_, check) in zip(results, pending, strict=True):
+            if isinstance(result, BaseException) and not isinstance(result, StoreError):
+                raise result
+            check(result)
+
+    def now(self, future: asyncio.Future[Any]) -> Any:
+        """Wait for one operation, and for those before it."""
+        self.drain()
+        return self.loop.run_until_complete(asyncio.wait_for(future, 60))
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "store"):
+                self.drain()
+                self.compare()
+                self.shut()
+                self.check_files(self.path)
+        finally:
+            self.loop.close()
+            self.patch.undo()
+            shutil.rmtree(self.folder)
+
+    @initialize()
+    def start(self) -> None:
+        self.path = self.folder / "0"
+        self.open()
+        assert self.store.recovery.clean
+
+    # -- mail -----------------------------------------------------------------------------------------------------
+
+    @rule(
+        campaign=names,
+        sender=st.sampled_from(SENDERS),
+        to=st.lists(st.tuples(lanes, st.sampled_from(["ready", "claimed", "scheduled"])), min_size=1, max_size=5),
+        size=st.integers(0, 900),
+        wait=st.booleans(),
+    )
+    def inject(self, campaign: str, sender: str, to: list[tuple[str, str]], size: int, wait: bool) -> None:
+        self.clock += 1
+        closed = campaign in self.closed or campaign in self.held
+        recipients = [
+            NewRecipient(
+                address=f"user{number}@{lane}",
+                lane=lane,
+                claimed=how == "claimed" and not closed,
+                due=self.clock + 50 * number * SECOND if how == "scheduled" else None,
+                notify="NEVER" if number % 2 else None,
+                orcpt="rfc822;x" if number % 3 else None,
+            )
+            for number, (lane, how) in enumerate(to)
+        ]
+        body = (
+            b"Subject: %d\r\n\r\n" % self.clock + bytes(range(256)) * (size // 256) + b"x" * (size % 256) + b"\r\n.\r\n"
+        )
+        received_at = self.clock
+        message = NewMessage(
+            campaign=campaign,
+            reverse_path=sender,
+            received_at=received_at,
+            body=[body[:7], bytearray(body[7:20]), memoryview(body)[20:]],
+            recipients=recipients,
+            eight_bit=bool(size % 2),
+            ret="HDRS" if size % 3 else None,
+        )
+
+        def check(result: Any) -> None:
+            known = self.books.campaign(campaign)
+            if known.halted:
+                assert isinstance(result, CampaignHalted)
+                return
+            assert not isinstance(result, StoreError), result
+            assert result.message_id > self.books.highest_id, "an id was given twice"
+            assert result.recipient_ids == tuple(range(result.message_id + 1, result.message_id + 1 + len(recipients)))
+            self.books.highest_id = result.recipient_ids[-1]
+            self.books.bodies[result.message_id] = body
+            self.books.received[result.message_id] = received_at
+            self.books.senders[result.message_id] = sender
+            self.books.recipients[result.message_id] = len(recipients)
+            known.accepted += len(recipients)
+            for number, recipient in zip(result.recipient_ids, recipients, strict=True):
+                self.books.waiting[number] = Waiting(
+                    id=number,
+                    message=result.message_id,
+                    campaign=campaign,
+                    lane=recipient.lane,
+                    address=recipient.address,
+                    state=CLAIMED if recipient.claimed else READY if recipient.due is None else SCHEDULED,
+                    due=recipient.due,
+                )
+            claimed = [number for number in result.recipient_ids if self.books.waiting[number].state is CLAIMED]
+            assert sorted(r.id for claim in result.claims for r in claim.recipients) == claimed
+            for claim in result.claims:
+                self.check_claim(claim)
+
+        self.submit(self.store.append(message), check)
+        if wait:
+            self.drain()
+
+    @rule(lane=lanes, limit=st.integers(1, 8), keep_cursor=st.booleans(), wait=st.booleans())
+    def claim(self, lane: str, limit: int, keep_cursor: bool, wait: bool) -> None:
+        cursor = self.cursors[lane] if keep_cursor else 0
+
+        def check(page: Any) -> None:
+            assert not isinstance(page, StoreError), page
+            ready = [one for one in self.books.waiting.values() if one.lane == lane and one.state is READY]
+            open_ones = [
+                one
+                for one in ready
+                if not (self.books.campaigns[one.campaign].halted or self.books.campaigns[one.campaign].held)
+            ]
+            taken = [recipient.id for claim in page.claims for recipient in claim.recipients]
+            assert len(taken) == len(set(taken))
+            assert len(taken) == min(limit, len(open_ones)), "a page is as full as it can be"
+            assert set(taken) <= {one.id for one in open_ones}, "claimed what is not ready, or held, or halted"
+            without = [one.id for one in open_ones if one.campaign == ""]
+            assert len(set(taken) & set(without)) == min(limit, len(without)), "mail of no campaign comes first"
+            if len(taken) < len(open_ones):
+                assert page.more
+            if page.held:
+                assert any(self.books.campaigns[one.campaign].held for one in ready)
+            elif len(taken) < limit:
+                assert not any(self.books.campaigns[one.campaign].held for one in ready)
+            self.cursors[lane] = page.cursor
+            assert page.lane == lane
+            for claim in page.claims:
+                assert claim.lane == lane
+                for recipient in claim.recipients:
+                    self.books.waiting[recipient.id].make(CLAIMED)
+                self.check_claim(claim)
+
+        self.submit(self.store.claim(lane, limit=limit, cursor=cursor), check)
+        if wait:
+            self.drain()
+
+    def check_claim(self, claim: Any) -> None:
+        message = claim.message
+        assert 0 < len(claim.recipients) <= 100
+        for recipient in claim.recipients:
+            was = self.books.waiting[recipient.id]
+            assert (was.message, was.campaign, was.lane) == (message.id, message.campaign, claim.lane)
+            assert (was.address, was.attempts) == (recipient.address, recipient.attempts)
+            number = recipient.id - message.id - 1
+            assert recipient.notify == ("NEVER" if number % 2 else None)
+            assert recipient.orcpt == ("rfc822;x" if number % 3 else None)
+        assert message.reverse_path == self.books.senders[message.id]
+        assert message.received_at == self.books.received[message.id]
+        assert message.size == len(self.books.bodies[message.id])
+        self.places.setdefault(message.id, message)
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        """A body is had by the place that a claim once named, wherever it was copied since, while the message lives."""
+        self.drain()
+        living = {one.message for one in self.books.waiting.values()}
+        wanted = sorted(living & self.places.keys())
+        if wanted:
+            message = self.places[data.draw(st.sampled_from(wanted))]
+            at_once = self.store.read_body_nowait(message)
+            assert at_once in (None, self.books.bodies[message.id])
+            assert self.loop.run_until_complete(self.store.load_body(message)) == self.books.bodies[message.id]
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+
+    def pick(self, data: st.DataObject, fits: Callable[[Waiting], bool]) -> list[Waiting]:
+        fitting = [one for one in self.books.waiting.values() if one.state is CLAIMED and not one.touched and fits(one)]
+        if not fitting:
+            return []
+        chosen = data.draw(st.lists(st.sampled_from([one.id for one in fitting]), unique=True, min_size=1, max_size=6))
+        return [self.books.waiting[number] for number in chosen]
+
+    @rule(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        for one in self.pick(
+            data, lambda one: one.slot is None and one.campaign not in self.closed and one.campaign not in self.held
+        ):
+            one.slot = self.store.attempts.begin(one.id, one.attempts)
+
+    @rule(data=st.data())
+    def ending(self, data: st.DataObject) -> None:
+        for one in self.pick(data, lambda one: one.slot is not None and not one.ending):
+            assert one.slot is not None
+            self.store.attempts.ending(one.slot)
+            one.ending = True
+
+    def settlement(self, one: Waiting, outcome: Outcome | None, reply: str, *, began: bool) -> Settlement:
+        self.clock += 1
+        return Settlement(
+            recipient_id=one.id,
+            message_id=one.message,
+            campaign=one.campaign,
+            outcome=outcome,
+            at=self.clock,
+            due=self.clock + 30 * SECOND if outcome is None else 0,
+            after_stop=one.campaign in self.closed,
+            began=began,
+            code={Outcome.DELIVERED: 250, Outcome.BOUNCED: 550, Outcome.UNKNOWN: None}.get(outcome, 450),
+            reply=reply,
+            peer="mx.example[192.0.2.1]:25",
+            slot=one.slot,
+        )
+
+    @rule(data=st.data(), outcome=st.sampled_from([None, Outcome.DELIVERED, Outcome.BOUNCED]), reply=texts)
+    def log_outcome(self, data: st.DataObject, outcome: Outcome | None, reply: str) -> None:
+        """The reply has come; its settlement is not yet submitted."""
+        for one in self.pick(data, lambda one: one.slot is not None and one.logged is None):
+            settlement = self.settlement(one, outcome, reply, began=True)
+            assert one.slot is not None
+            self.store.attempts.outcome(one.slot, settlement)
+            one.logged = settlement
+
+    @rule(data=st.data(), wait=st.booleans())
+    def settle_logged(self, data: st.DataObject, wait: bool) -> None:
+        chosen = self.pick(data, lambda one: one.logged is not None)
+        self.settle(chosen, [one.logged for one in chosen if one.logged is not None], wait)
+
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from([None, Outcome.BOUNCED, Outcome.DELIVERED, Outcome.UNKNOWN]),
+        reply=texts,
+        wait=st.booleans(),
+    )
+    def settle_at_once(self, data: st.DataObject, outcome: Outcome | None, reply: str, wait: bool) -> None:
+        """With an open transaction, its end; without one, a refusal by us."""
+        chosen = self.pick(data, lambda one: one.logged is None)
+        if outcome in (Outcome.DELIVERED, Outcome.UNKNOWN):
+            chosen = [one for one in chosen if one.slot is not None]
+        made = [self.settlement(one, outcome, reply, began=one.slot is not None) for one in chosen]
+        self.settle(chosen, made, wait)
+
+    def settle(self, chosen: list[Waiting], settlements: list[Settlement], wait: bool) -> None:
+        if not chosen:
+            return
+        for one in chosen:
+            one.touched = True
+
+        def check(result: Any) -> None:
+            assert not isinstance(result, StoreError), result
+            for one in chosen:
+                one.touched = False
+            assert list(result) == [self.books.settle(settlement) for settlement in settlements]
+
+        self.submit(self.store.settle(settlements), check)
+        if wait:
+            self.drain()
+
+    @rule(data=st.data(), wait=st.booleans())
+    def unclaim(self, data: st.DataObject, wait: bool) -> None:
+        chosen = self.pick(data, lambda one: one.slot is None)
+        if not chosen:
+            return
+        for one in chosen:
+            one.touched = True
+
+        def check(result: Any) -> None:
+            assert result is None
+            for one in chosen:
+                one.touched = False
+                one.make(READY)
+
+        self.submit(self.store.unclaim([(one.campaign, one.id) for one in chosen]), check)
+        if wait:
+            self.drain()
+
+    # -- campaigns ------------------------------------------------------------------------------------------------
+
+    @rule(campaign=st.sampled_from(NAMES[1:]), wait=st.booleans())
+    def halt(self, campaign: str, wait: bool) -> None:
+        self.clock += 1
+        in_flight = [
+            one
+            for one in self.books.waiting.values()
+            if one.campaign == campaign and one.slot is not None and not one.touched
+        ]
+        request = HaltRequest(
+            campaign=campaign,
+            closed_at=self.clock,
+            in_flight=len(in_flight),
+            reason="it's wrong" if len(in_flight) % 2 else None,
+            requested_uid=0,
+            requested_user="root",
+        )
+
+        def check(result: Any) -> None:
+            assert not isinstance(result, StoreError), result
+            known = self.books.campaign(campaign)
+            assert result.campaign == campaign
+            assert result.already == known.halted
+            if not known.halted:
+                if known.began is None:
+                    known.began = result.kind == "stop"
+                known.began = known.began or bool(in_flight)
+                known.kind = "stop" if known.began else "cancel"
+                assert (result.requested_at, result.in_flight_at_stop) == (request.closed_at, len(in_flight))
+                assert result.queued_at_stop == self.books.live(campaign) - len(in_flight)
+                assert result.completed_at is None
+                known.halted = True
+                known.held = False
+            assert result.kind == known.kind
+
+        self.closed.add(campaign)
+        self.held.discard(campaign)
+        self.submit(self.store.record_halt(request), check)
+        if wait:
+            self.drain()
+
+    @rule(campaign=names, held=st.booleans(), wait=st.booleans())
+    def hold(self, campaign: str, held: bool, wait: bool) -> None:
+        if campaign not in self.closed:
+            (self.held.add if held else self.held.discard)(campaign)
+
+        def check(result: Any) -> None:
+            known = self.books.campaign(campaign)
+            if known.halted:
+                assert isinstance(result, CampaignHalted)
+            else:
+                assert result is None
+                known.held = held
+
+        self.submit(self.store.record_hold(campaign, held=held, uid=1000, user="someone"), check)
+        if wait:
+            self.drain()
+
+    @precondition(lambda self: self.closed)
+    @rule(data=st.data(), limit=st.integers(1, 6))
+    def drop_chunk(self, data: st.DataObject, limit: int) -> None:
+        self.drain()
+        campaign = data.draw(st.sampled_from(sorted(self.closed)))
+        fitting = [one for one in self.books.waiting.values() if one.campaign == campaign and one.state is not CLAIMED]
+        dropped = self.now(self.store.drop_campaign(campaign, limit=limit))
+        gone = self.gone()
+        assert gone <= {one.id for one in fitting}
+        assert len(gone) == min(limit, len(fitting))
+        assert dropped.more == (len(gone) < len(fitting))
+        self.check_moved(dropped.by_campaign, gone)
+        for number in gone:
+            self.books.end(number, Outcome.DROPPED, after_stop=True)
+
+    @precondition(lambda self: self.closed)
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        """Take the steps of a halt that can be taken."""
+        self.drain()
+        campaign = data.draw(st.sampled_from(sorted(self.closed)))
+        live = [one for one in self.books.waiting.values() if one.campaign == campaign]
+        self.clock += 1
+        steps = []
+        if all(one.state is CLAIMED and one.slot is not None for one in live):
+            steps.append("queue_dropped")
+        if not any(one.slot is not None for one in live):
+            steps.append("in_flight_finished")
+        if not live:
+            steps.append("completed")
+        for step in steps:
+            halt = self.now(self.store.record_halt_step(campaign, step, self.clock))
+            assert getattr(halt, f"{step}_at") is not None
+            assert not halt.already
+
+    @rule(campaign=names, number=st.integers(1, 9), discarded=st.booleans())
+    def refuse(self, campaign: str, number: int, discarded: bool) -> None:
+        def check(result: Any) -> None:
+            assert result is None
+            known = self.books.campaign(campaign)
+            known.discarded += number if discarded else 0
+            known.refused += 0 if discarded else number
+
+        self.submit(self.store.count_refused(campaign, number, discarded=discarded), check)
+
+    # -- time, and the administrator ------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 20, 40, 200]))
+    def pass_time(self, seconds: int) -> None:
+        self.clock += seconds * SECOND
+
+    @rule(limit=st.integers(1, 8))
+    def promote(self, limit: int) -> None:
+        self.drain()
+        waiting = [one for one in self.books.waiting.values() if one.state in (DEFERRED, SCHEDULED)]
+        due = sorted(one.due for one in waiting if one.due is not None and one.due <= self.clock)
+        promoted = self.now(self.store.promote(self.clock, limit=limit))
+        moved = self.moved_to_ready()
+        assert sorted(self.books.waiting[number].due for number in moved) == due[:limit], "the earliest come first"
+        assert promoted.more == (len(moved) < len(due))
+        self.check_moved(promoted.by_campaign, moved)
+        assert promoted.lanes == {self.books.waiting[number].lane for number in moved}
+        for number in moved:
+            self.books.waiting[number].make(READY)
+        left = [one.due for one in waiting if one.state is not READY]
+        assert promoted.next_due == min(left, default=None)
+
+    filters = st.builds(
+        QueueFilter,
+        campaign=st.none() | names | st.just("never seen"),
+        lane=st.none() | lanes,
+        domain=st.none() | st.sampled_from(["one.example", "TWO.example", "e.example", "%.example", "other"]),
+        sender=st.none() | st.sampled_from(SENDERS),
+        message_id=st.none() | st.integers(1, 30),
+        state=st.none() | st.sampled_from(QueuedState),
+    )
+
+    def fits(self, which: QueueFilter, one: Waiting, *, state: bool = True) -> bool:
+        return (
+            which.campaign in (None, one.campaign)
+            and which.lane in (None, one.lane)
+            and (which.domain is None or one.address.endswith(f"@{which.domain.lower()}"))
+            and which.sender in (None, self.books.senders[one.message])
+            and which.message_id in (None, one.message)
+            and (not state or which.state in (None, one.state))
+        )
+
+    @rule(which=filters, limit=st.integers(1, 6))
+    def retry(self, which: QueueFilter, limit: int) -> None:
+        self.drain()
+        fitting = {
+            one.id
+            for one in self.books.waiting.values()
+            if one.state is DEFERRED and self.fits(which, one, state=False)
+        }
+        moved: set[int] = set()
+        for _ in range(100):
+            promoted = self.now(self.store.retry(which, limit=limit))
+            chunk = self.moved_to_ready()
+            assert len(chunk) <= limit
+            self.check_moved(promoted.by_campaign, chunk)
+            assert promoted.lanes == {self.books.waiting[number].lane for number in chunk}
+            for number in chunk:
+                self.books.waiting[number].make(READY)
+            moved |= chunk
+            if not promoted.more:
+                break
+        assert moved == fitting
+
+    @rule(which=filters, limit=st.integers(1, 6))
+    def drop(self, which: QueueFilter, limit: int) -> None:
+        self.drain()
+        fitting = {one.id for one in self.books.waiting.values() if one.state is not CLAIMED and self.fits(which, one)}
+        dropped: set[int] = set()
+        for _ in range(100):
+            result = self.now(self.store.drop(which, limit=limit))
+            chunk = self.gone()
+            assert len(chunk) <= limit
+            self.check_moved(result.by_campaign, chunk)
+            for number in chunk:
+                halted = self.books.campaigns[self.books.waiting[number].campaign].halted
+                self.books.end(number, Outcome.DROPPED, after_stop=halted)
+            dropped |= chunk
+            if not result.more:
+                break
+        assert dropped == fitting
+
+    @rule(age=st.sampled_from([0, 30, 300]), limit=st.integers(1, 6))
+    def expire(self, age: int, limit: int) -> None:
+        self.drain()
+        before = self.clock - age * SECOND
+        fitting = {
+            one.id
+            for one in self.books.waiting.values()
+            if one.state is not CLAIMED
+            and self.books.received[one.message] < before
+            and not self.books.campaigns[one.campaign].halted
+        }
+        expired: set[int] = set()
+        for _ in range(100):
+            result = self.now(self.store.expire(before, limit=limit))
+            chunk = self.gone()
+            assert len(chunk) <= limit
+            self.check_moved(result.by_campaign, chunk)
+            for number in chunk:
+                self.books.end(number, Outcome.EXPIRED, after_stop=False)
+            expired |= chunk
+            if not result.more:
+                break
+        assert expired == fitting
+
+    @rule(which=filters, limit=st.integers(1, 40))
+    def list_queue(self, which: QueueFilter, limit: int) -> None:
+        self.drain()
+        fitting = sorted(one.id for one in self.books.waiting.values() if self.fits(which, one))
+        rows = self.loop.run_until_complete(self.store.queue(which, limit=limit))
+        assert [row.recipient.id for row in rows] == fitting[:limit]
+        for row in rows:
+            one = self.books.waiting[row.recipient.id]
+            assert (row.lane, row.state, row.message.id) == (one.lane, one.state, one.message)
+            assert row.due == (one.due if one.state in (DEFERRED, SCHEDULED) else None)
+            assert (row.recipient.attempts, row.message.campaign) == (one.attempts, one.campaign)
+
+    @rule(
+        campaign=names,
+        outcomes=st.none() | st.sets(st.sampled_from(Outcome)),
+        after_stop=st.booleans(),
+    )
+    def list_outcomes(self, campaign: str, outcomes: set[Outcome] | None, after_stop: bool) -> None:
+        self.drain()
+
+        async def read() -> list[Any]:
+            return [
+                row
+                async for page in self.store.recipients(campaign, outcomes=outcomes, after_stop=after_stop)
+                for row in page
+            ]
+
+        expected = sorted(
+            one.id
+            for one in self.books.ended.values()
+            if one.campaign == campaign
+            and (outcomes is None or one.outcome in outcomes)
+            and (one.after_stop or not after_stop)
+        )
+        assert [row.recipient_id for row in self.loop.run_until_complete(read())] == expected
+
+    @precondition(lambda self: self.books.ended)
+    @rule(data=st.data())
+    def list_message(self, data: st.DataObject) -> None:
+        self.drain()
+        message = data.draw(st.sampled_from(sorted({one.message for one in self.books.ended.values()})))
+        rows = self.loop.run_until_complete(self.store.message_outcomes(message))
+        expected = sorted(one.id for one in self.books.ended.values() if one.message == message)
+        assert [row.recipient_id for row in rows] == expected
+
+    @rule(age=st.sampled_from([0, 100]), limit=st.integers(1, 6))
+    def prune(self, age: int, limit: int) -> None:
+        """Old outcomes go, those behind a young one may stay; no young one goes, and no count changes."""
+        self.drain()
+        before = self.clock - age * SECOND
+        for _ in range(100):
+            if not self.now(self.store.prune(before, limit=limit)):
+                break
+        else:
+            pytest.fail("pruning does not end")
+        kept = {number for (number,) in self.reader.execute("SELECT id FROM outcomes")}
+        gone = self.books.ended.keys() - kept
+        for number in gone:
+            at = self.books.ended.pop(number).at
+            assert at is None or at < before
+        self.pruned = self.pruned or bool(gone)
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    @rule()
+    def idle(self) -> None:
+        """Give the store time for its housekeeping."""
+        self.drain()
+        self.loop.run_until_complete(asyncio.sleep(0.02))
+
+    @precondition(lambda self: not any(one.slot is not None for one in self.books.waiting.values()))
+    @rule()
+    def restart(self) -> None:
+        self.drain()
+        self.shut()
+        self.check_files(self.path)
+        for one in self.books.waiting.values():
+            if one.state is CLAIMED:
+                one.make(READY)
+        self.open()
+        recovery = self.store.recovery
+        assert recovery.clean
+        assert (recovery.returned, recovery.unknown, recovery.settled, list(recovery.repairs)) == (0, 0, 0, [])
+        self.check_opened()
+
+    @rule(
+        power_cut=st.booleans(),
+        torn=st.sampled_from([b"", b"\x8dMB1", bytes(50), b"x" * 3000]),
+        settled_again=st.booleans(),
+    )
+    def crash(self, power_cut: bool, torn: bytes, settled_again: bool) -> None:
+        """Go on with the files as they were, as if the process had been killed; maybe with a torn tail."""
+        self.drain()
+        copy = self.folder / str(next(self.runs))
+        self.copy(copy)
+        self.shut()
+        shutil.rmtree(self.path)
+        self.path = copy
+        if torn:
+            for segment in sorted((copy / fsck.BODIES).iterdir())[-1:]:
+                with segment.open("ab") as file:
+                    file.write(torn)
+            (copy / fsck.BODIES / "00000777.seg").write_bytes(torn)
+        self.check_files(copy, torn=bool(torn))
+        if power_cut:
+            self.boot()
+        expected = self.books.recover(power_cut=power_cut)
+        self.closed = {name for name, known in self.books.campaigns.items() if known.halted}
+        self.held = {name for name, known in self.books.campaigns.items() if known.held}
+        self.open()
+        recovery = self.store.recovery
+        assert not recovery.clean
+        assert (recovery.returned, recovery.unknown, recovery.settled) == expected
+        assert bool(recovery.repairs) == bool(torn)
+        self.check_opened()
+        if settled_again:  # a recovery that is itself cut off, once more
+            self.crash(power_cut=power_cut, torn=b"", settled_again=False)
+
+    def copy(self, to: Path) -> None:
+        """Copy the files of a store whose committer has nothing to do but its housekeeping."""
+        self.loop.run_until_complete(asyncio.sleep(0))
+        for _ in range(20):
+            before = self.state_of_files()
+            shutil.rmtree(to, ignore_errors=True)
+            try:
+                shutil.copytree(self.path, to, ignore=shutil.ignore_patterns("*-shm"))
+            except shutil.Error:  # a segment was unlinked meanwhile
+                continue
+            if self.state_of_files() == before:
+                return
+        pytest.fail("the store does not come to rest")
+
+    def state_of_files(self) -> dict[str, tuple[int, int]]:
+        return {
+            str(path.relative_to(self.path)): (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in sorted(self.path.rglob("*"))
+            if not path.name.endswith("-shm")
+        }
+
+    def check_opened(self) -> None:
+        """What opening the store tells of it is so."""
+        recovery = self.store.recovery
+        ready = {one.lane for one in self.books.waiting.values() if one.state is READY}
+        assert set(recovery.ready_lanes) == ready
+        dues = [one.due for one in self.books.waiting.values() if one.state in (DEFERRED, SCHEDULED)]
+        assert recovery.next_due == min(dues, default=None)
+        for record in recovery.campaigns:
+            known = self.books.campaigns[record.name]
+            self.check_tally(known, {name: getattr(record.tally, name) for name in record.tally.__slots__})
+            assert record.tally.live == self.books.live(record.name)
+            assert record.held == known.held
+            assert (record.halt is not None) == known.halted
+            if record.halt is not None:
+                assert record.halt.kind == known.kind
+            if known.began is None:
+                known.began = record.began
+            assert record.began == known.began
+        named = {record.name for record in recovery.campaigns}
+        for name, known in self.books.campaigns.items():
+            if known.accepted or known.refused or known.discarded or known.held or known.halted:
+                assert name in named
+
+    # -- what holds at any time -----------------------------------------------------------------------------------
+
+    @invariant()
+    def balanced(self) -> None:
+        if hasattr(self, "store") and not self.pending:
+            self.compare()
+
+    def compare(self) -> None:
+        """All of the model is in the index, and nothing else is."""
+        self.books.check_law()
+        db = self.reader
+        rows = db.execute(
+            "SELECT r.id, r.message_id, c.name, l.name, r.address, r.state, r.attempts,"
+            " CASE WHEN r.state IN (1, 2) THEN r.due END FROM recipients r"
+            " JOIN campaigns c ON c.id = r.campaign_id JOIN lanes l ON l.id = r.lane_id ORDER BY r.id"
+        ).fetchall()
+        assert rows == [
+            (one.id, one.message, one.campaign, one.lane, one.address, one.state, one.attempts, one.due)
+            for one in sorted(self.books.waiting.values(), key=lambda one: one.id)
+        ]
+        rows = db.execute(
+            "SELECT o.id, o.message_id, c.name, l.name, o.address, o.outcome, o.after_stop, o.attempts, o.at, o.code,"
+            " o.reply FROM outcomes o JOIN campaigns c ON c.id = o.campaign_id JOIN lanes l ON l.id = o.lane_id"
+            " ORDER BY o.id"
+        ).fetchall()
+        expected = sorted(self.books.ended.values(), key=lambda one: one.id)
+        assert [row[:8] for row in rows] == [
+            (
+                one.id,
+                one.message,
+                one.campaign,
+                one.lane,
+                one.address,
+                one.outcome,
+                one.after_stop,
+                one.attempts,
+            )
+            for one in expected
+        ]
+        for row, one in zip(rows, expected, strict=True):
+            if one.at is not None:
+                assert (row[8], row[9]) == (one.at, one.code)
+                assert one.reply is not None
+                assert row[10] in (one.reply, one.reply[: attempts.REPLY_LIMIT])
+        cursor = db.execute("SELECT * FROM campaigns")
+        columns = [column for column, _ in cursor.description]
+        found = {row["name"]: row for row in (dict(zip(columns, values, strict=True)) for values in cursor)}
+        for name, known in self.books.campaigns.items():
+            row = found.get(name, Counter())
+            self.check_tally(known, row)
+            assert bool(row["held"]) == known.held
+            for state in (DEFERRED, SCHEDULED):
+                count = sum(one.campaign == name and one.state is state for one in self.books.waiting.values())
+                assert row[state.name.lower()] == count
+        slots = {attempt.slot: attempt for attempt in self.store.attempts.recover()}
+        open_ones = {one.slot: one for one in self.books.waiting.values() if one.slot is not None}
+        assert slots.keys() == open_ones.keys(), "a slot is free when its outcome is durable, and not before"
+
+    @staticmethod
+    def check_tally(known: Any, row: Any) -> None:
+        assert row["accepted"] == known.accepted
+        for outcome in Outcome:
+            assert row[outcome.name.lower()] == known.ended[outcome]
+        assert row["delivered_after_stop"] == known.after_stop
+        assert (row["refused"], row["discarded"]) == (known.refused, known.discarded)
+
+    def check_files(self, path: Path, *, torn: bool = False) -> None:
+        findings = fsck.check(path)
+        assert [str(found) for found in findings if found.severity is fsck.Severity.ERROR] == []
+        if not torn:
+            assert findings == []
+
+    def gone(self) -> set[int]:
+        """Recipients that the model has and the index no longer."""
+        there = {number for (number,) in self.reader.execute("SELECT id FROM recipients")}
+        return self.books.waiting.keys() - there
+
+    def moved_to_ready(self) -> set[int]:
+        ready = {number for (number,) in self.reader.execute("SELECT id FROM recipients WHERE state = 0")}
+        return {number for number in ready if self.books.waiting[number].state is not READY}
+
+    def check_moved(self, by_campaign: Any, moved: set[int]) -> None:
+        """The chunk's own account of it is the difference that it made."""
+        counts: dict[str, Counter[QueuedState]] = {}
+        for number in moved:
+            one = self.books.waiting[number]
+            counts.setdefault(one.campaign, Counter())[one.state] += 1
+        assert dict(by_campaign) == {
+            name: QueuedDelta(ready=count[READY], deferred=count[DEFERRED], scheduled=count[SCHEDULED])
+            for name, count in counts.items()
+        }
+
+
+StoreMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+TestStore = StoreMachine.TestCase
+
+
+def test_the_model_is_compared_with_something(tmp_path: Path):
+    """If the comparison read an empty index by mistake, everything above would pass for nothing."""
+
+    async def run() -> None:
+        store = await QueueStore.open(tmp_path / "store", reserve=4096)
+        recipient = NewRecipient(address="a@one.example", lane="one.example")
+        message = NewMessage(
+            campaign="c1", reverse_path="", received_at=1, body=[b"x\r\n.\r\n"], recipients=[recipient]
+        )
+        await store.append(message)
+        await store.close()
+
+    asyncio.run(run())
+    with closing(apsw.Connection(str(tmp_path / "store" / fsck.INDEX))) as db:
+        assert db.execute("SELECT count(*) FROM recipients").fetchone() == (1,)
+        db.execute("UPDATE campaigns SET accepted = 2 WHERE name = 'c1'")
+    assert [str(found) for found in fsck.check(tmp_path / "store")] == [
+        "error: queue.db, campaign c1: 2 were accepted, but 1 wait and 0 have an outcome"
+    ]
