@@ -35,7 +35,7 @@ __all__ = ["Committer"]
 
 _WEIGHT_OF_BATCH = 1000  # recipients; some 50 ms at most, which a halt may have to wait
 _BODIES_IN_BATCH = 32 << 20  # bytes
-_ROOM_BESIDE = 4 << 20  # bytes that appends leave for settlements, claims and the write-ahead log
+_ROOM_BESIDE = 16 << 20  # bytes that appends leave for settlements, claims and the write-ahead log
 _ROOM_PER_APPEND = 4096  # bytes of rows and log
 _IDLE = 0.05  # seconds without an operation, before upkeep
 _REST = 0.5  # seconds between looks at whether there is upkeep to do
@@ -127,39 +127,48 @@ class Committer:
         results: list[_Result] = []
         began = time.perf_counter()
         waiting = self._refuse_without_room(batch, results)
-        while waiting:
-            if self._failure is not None:
-                results += [(operation, None, self._failure) for operation in waiting]
-                break
+        while waiting and self._failure is None:
             try:
                 results += self._attempt(waiting)
-                break
+                waiting = ()
             except (apsw.FullError, StoreFull) as error:
-                full = error if isinstance(error, StoreFull) else StoreFull(str(self._index.path), self._room.free())
-                results += [(operation, None, full) for operation in waiting if isinstance(operation, Append)]
-                left: list[Operation] = [operation for operation in waiting if not isinstance(operation, Append)]
-                if len(left) == len(waiting) and not (self._may_spend(left, closing=closing) and self._room.spend()):
-                    self._stalled = left
-                    break
-                waiting = left
-            except (StoreFailed, StoreCorrupt, OSError, apsw.Error) as error:
+                waiting = self._make_room(waiting, error, results, closing=closing)
+            except (StoreFailed, apsw.Error, OSError) as error:
                 known = error if isinstance(error, StoreError) else mapped(error, str(self._index.path), 0)
                 if isinstance(known, (StoreFailed, StoreCorrupt)):
                     self._fail(known)
-                elif len(waiting) > 1:
-                    self._one_by_one(waiting, results)
-                    break
                 else:
-                    results.append((waiting[0], None, known))
-                    break
-            except Exception as error:  # noqa: BLE001 - a value that can't be stored is its own operation's error
-                if len(waiting) > 1:
-                    self._one_by_one(waiting, results)
-                else:
-                    results.append((waiting[0], None, error))
-                break
+                    waiting = self._blame(waiting, known, results)
+            except Exception as error:  # noqa: BLE001 - whatever a value causes is its own operation's result
+                waiting = self._blame(waiting, error, results)
+        results += [(operation, None, self._failure) for operation in waiting]
         if results:
             self._tell(results, time.perf_counter() - began)
+
+    def _make_room(
+        self, batch: Sequence[Operation], error: Exception, results: list[_Result], *, closing: bool
+    ) -> Sequence[Operation]:
+        """Fail the appends of a batch that met a full disk, or else spend the reserve; give what may be tried now."""
+        full = error if isinstance(error, StoreFull) else StoreFull(str(self._index.path.parent), self._room.free())
+        results += [(operation, None, full) for operation in batch if isinstance(operation, Append)]
+        left: list[Operation] = [operation for operation in batch if not isinstance(operation, Append)]
+        if len(left) < len(batch) or self._upkeep.relieve():
+            return left
+        essential = [operation for operation in left if isinstance(operation, Call) and operation.essential]
+        if (essential or closing) and self._room.spend():
+            return left
+        # Who asks for a halt must hear that it is not durable; the rest waits, and nothing of it is lost.
+        results += [(operation, None, full) for operation in essential]
+        self._stalled = [operation for operation in left if operation not in essential]
+        return ()
+
+    def _blame(self, batch: Sequence[Operation], error: Exception, results: list[_Result]) -> Sequence[Operation]:
+        """Give an error to the one operation of a batch, or find in a larger one whose it is."""
+        if len(batch) == 1:
+            results.append((batch[0], None, error))
+        else:
+            self._one_by_one(batch, results)
+        return ()
 
     def _one_by_one(self, batch: Sequence[Operation], results: list[_Result]) -> None:
         """Do the operations of a batch that was rolled back for one's sake, each in its own transaction."""
@@ -210,10 +219,6 @@ class Committer:
             left.append(operation)
         return left
 
-    @staticmethod
-    def _may_spend(batch: Sequence[Operation], *, closing: bool) -> bool:
-        return closing or any(isinstance(operation, Call) and operation.essential for operation in batch)
-
     def _keep_up(self) -> None:
         if self._failure is not None:
             return
@@ -222,8 +227,7 @@ class Committer:
         except (apsw.FullError, StoreFull):
             self._upkeep.put_off()
         except (StoreError, apsw.Error, OSError) as error:
-            known = error if isinstance(error, StoreError) else mapped(error, str(self._index.path), 0)
-            self._fail(known)
+            self._fail(error if isinstance(error, StoreError) else mapped(error, str(self._index.path), 0))
 
     def _fail(self, error: StoreError) -> None:
         """Take no more writes."""

@@ -48,9 +48,9 @@ _CAMPAIGNS = (
         "{0}",
         "{1} were accepted, but {2} wait and {3} have an outcome",
         """
-        SELECT c.who, c.accepted, coalesce(w.live, 0) AS live,
+        SELECT c.who, c.accepted, coalesce(w.live, 0) AS wait,
             c.delivered + c.bounced + c.expired + c.dropped + c.unknown AS ended
-        FROM temp.named c LEFT JOIN temp.waiting w ON w.id = c.id WHERE c.accepted <> live + ended
+        FROM temp.named c LEFT JOIN temp.waiting w ON w.id = c.id WHERE c.accepted <> wait + ended
         """,
     ),
     _Check(

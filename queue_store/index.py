@@ -263,13 +263,14 @@ class Index:
 
     def row(self, sql: str, bindings: Sequence[Any] = ()) -> tuple[Any, ...]:
         """Give the first row of a statement that has one."""
-        row = self.db.execute(sql, bindings).fetchone()
+        row: tuple[Any, ...] | None = self.db.execute(sql, bindings).fetchone()
         assert row is not None, sql
         return row
 
     def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Give all rows."""
-        return self.db.execute(sql, bindings).fetchall()
+        rows: list[tuple[Any, ...]] = self.db.execute(sql, bindings).fetchall()
+        return rows
 
     def change(self, sql: str, bindings: Sequence[Any] = ()) -> int:
         """Run a statement that changes rows; give how many."""

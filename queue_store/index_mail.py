@@ -121,72 +121,92 @@ def append_messages(index: Index, segments: Segments, messages: Sequence[NewMess
     its place. Raises StoreFull, StoreFailed, apsw.Error.
     """
     results: list[Appended | StoreError] = []
-    message_rows: list[tuple[Any, ...]] = []
-    recipient_rows: list[tuple[Any, ...]] = []
-    filled: dict[int, SegmentShare] = {}
+    rows = _NewRows()
     for message in messages:
         campaign = index.campaigns.intern(message.campaign)
         if campaign.halted:
             results.append(CampaignHalted(message.campaign))
-            continue
-        number = len(message.recipients)
-        message_id = index.take_ids(number + 1)
-        segment, offset, size = segments.append(message_id, message.body)
-        if segment in filled:
-            filled[segment].add(message_id, size)
+        elif not message.recipients:
+            results.append(StoreError("a message without recipients would never be gone"))
         else:
-            filled[segment] = SegmentShare(size, 1, message_id, message_id)
-        message_rows.append(
+            message_id = index.take_ids(len(message.recipients) + 1)
+            place = segments.append(message_id, message.body)
+            results.append(_append(index, rows, message, (message_id, campaign.id, *place)))
+    if rows.messages:
+        index.db.execute(_INSERT_MESSAGES, (as_json(rows.messages),))
+        index.db.execute(_INSERT_RECIPIENTS, (as_json(rows.recipients),))
+        for segment, share in rows.shares.items():
+            add_to_segment(index, segment, segments.length(segment), share)
+    return results
+
+
+class _NewRows:
+    """The rows that a run of appends is to insert."""
+
+    __slots__ = ("messages", "recipients", "shares")
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[Any, ...]] = []
+        self.recipients: list[tuple[Any, ...]] = []
+        self.shares: dict[int, SegmentShare] = {}
+
+
+def _append(index: Index, rows: _NewRows, message: NewMessage, where: tuple[int, int, int, int, int]) -> Appended:
+    """Add a message's rows; `where` is its id, its campaign's, and the segment, offset and size of its body."""
+    message_id, campaign_id, segment, offset, size = where
+    number = len(message.recipients)
+    share = rows.shares.get(segment)
+    if share is None:
+        rows.shares[segment] = SegmentShare(size, 1, message_id, message_id)
+    else:
+        share.add(message_id, size)
+    rows.messages.append(
+        (
+            message_id,
+            campaign_id,
+            message.reverse_path,
+            message.received_at,
+            segment,
+            offset,
+            size,
+            int(message.eight_bit),
+            int(message.smtputf8),
+            message.ret,
+            message.envid,
+            number,
+        )
+    )
+    claimed: dict[str, list[Recipient]] = {}
+    scheduled = 0
+    intern_lane = index.lanes.intern
+    for recipient_id, recipient in enumerate(message.recipients, message_id + 1):
+        lane, address = recipient.lane, recipient.address
+        state = _initial_state(recipient)
+        if state == _CLAIMED:
+            claimed.setdefault(lane, []).append(_new_recipient(recipient_id, recipient))
+        elif state == _SCHEDULED:
+            scheduled += 1
+        rows.recipients.append(
             (
+                campaign_id,
+                recipient_id,
                 message_id,
-                campaign.id,
-                message.reverse_path,
-                message.received_at,
-                segment,
-                offset,
-                size,
-                int(message.eight_bit),
-                int(message.smtputf8),
-                message.ret,
-                message.envid,
-                number,
+                intern_lane(lane),
+                address,
+                state,
+                recipient.due,
+                recipient.notify,
+                recipient.orcpt,
             )
         )
-        claimed: dict[str, list[Recipient]] = {}
-        scheduled = 0
-        for recipient_id, recipient in enumerate(message.recipients, message_id + 1):
-            state = _initial_state(recipient)
-            if state == _CLAIMED:
-                claimed.setdefault(recipient.lane, []).append(_new_recipient(recipient_id, recipient))
-            elif state == _SCHEDULED:
-                scheduled += 1
-            recipient_rows.append(
-                (
-                    campaign.id,
-                    recipient_id,
-                    message_id,
-                    index.lanes.intern(recipient.lane),
-                    recipient.address,
-                    state,
-                    recipient.due,
-                    recipient.notify,
-                    recipient.orcpt,
-                )
-            )
-        index.deltas.add(campaign.id, "accepted", number)
-        if scheduled:
-            index.deltas.add(campaign.id, "scheduled", scheduled)
-        claims: tuple[Claim, ...] = ()
-        if claimed:
-            claims = _new_claims(_stored(message, message_id, (segment, offset, size)), claimed)
-        recipient_ids = tuple(range(message_id + 1, message_id + 1 + number))
-        results.append(Appended(message_id=message_id, recipient_ids=recipient_ids, claims=claims))
-    if message_rows:
-        index.db.execute(_INSERT_MESSAGES, (as_json(message_rows),))
-        index.db.execute(_INSERT_RECIPIENTS, (as_json(recipient_rows),))
-        for segment, was in filled.items():
-            add_to_segment(index, segment, segments.length(segment), was)
-    return results
+    index.deltas.add(campaign_id, "accepted", number)
+    if scheduled:
+        index.deltas.add(campaign_id, "scheduled", scheduled)
+    claims: tuple[Claim, ...] = ()
+    if claimed:
+        claims = _new_claims(_stored(message, message_id, (segment, offset, size)), claimed)
+    recipient_ids = tuple(range(message_id + 1, message_id + 1 + number))
+    return Appended(message_id=message_id, recipient_ids=recipient_ids, claims=claims)
 
 
 def settle(index: Index, settlements: Sequence[Settlement]) -> list[Outcome | None]:

@@ -20,8 +20,8 @@ _MESSAGES_IN_PAGE = 5_000  # looked at
 _RECIPIENTS_IN_PAGE = 20_000  # looked at
 
 _QUEUE = (
-    "SELECT m.id, c.name, m.reverse_path, m.received_at, m.segment, m.offset, m.size, m.eight_bit, m.smtputf8, m.ret, m.envid,"
-    " r.id, r.address, r.attempts, r.notify, r.orcpt, l.name, r.state, r.due, r.last_code, r.last_reply"
+    "SELECT m.id, c.name, m.reverse_path, m.received_at, m.segment, m.offset, m.size, m.eight_bit, m.smtputf8, m.ret,"
+    " m.envid, r.id, r.address, r.attempts, r.notify, r.orcpt, l.name, r.state, r.due, r.last_code, r.last_reply"
 )
 _NAMES = " CROSS JOIN campaigns AS c ON c.id = r.campaign_id CROSS JOIN lanes AS l ON l.id = r.lane_id"
 _OUTCOME_COLUMNS = (

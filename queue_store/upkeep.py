@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from queue_store.errors import StoreCorrupt
+from queue_store.errors import StoreCorrupt, StoreFull
 from queue_store.index import Index, as_json
 from queue_store.index_mail import SegmentShare, add_to_segment
 from queue_store.room import Room
@@ -71,6 +71,15 @@ class Upkeep:
         self._last = time.monotonic()
         self._next_look = self._last + _PUT_OFF
         self._busy = False
+
+    def relieve(self) -> bool:
+        """Free what can be freed at once on a full disk; give whether anything was, so that a new try is worth it."""
+        pages = self._log_pages
+        try:
+            self._checkpoint()
+            return self._reclaim() or pages > 0
+        except (apsw.FullError, StoreFull):
+            return False
 
     def step(self) -> None:
         """Do one thing that is worth doing. Raises apsw.Error, StoreError, OSError."""

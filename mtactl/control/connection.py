@@ -14,12 +14,13 @@ from aiohttp.http_exceptions import LineTooLong
 from mtactl.control.answers import PROBLEM, answer_problem, encode
 from mtactl.control.problems import ProblemKind, Refusal
 
-__all__ = ["TURNED_AWAY", "Door", "open_connection"]
+__all__ = ["Door", "open_connection"]
 
 _MOST_HEADER = 8190  # bytes a field; the request line too
 _MOST_HEADERS = 64
 _IDLE_TIME = 75.0  # seconds between requests, and for the head of one
-_LINGER_TIME = 1.0  # seconds for which the rest of a refused body is read, so that the client reads the refusal
+_MOST_TURNED_AWAY = 64  # that may linger
+_LINGER_TIME = 1.0  # seconds for which what the client writes is still taken after a refusal, so that it reads it
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -34,18 +35,39 @@ def _turned_away() -> bytes:
     return head.encode("ascii") + body
 
 
-TURNED_AWAY = _turned_away()
+_TURNED_AWAY = _turned_away()
 
 
 class Door(asyncio.Protocol):
-    """The protocol of a connection until it is decided whether it is let in."""
+    """The protocol of a connection until it is let in, or for the moment in which it is turned away.
 
-    def __init__(self, admit: Callable[[asyncio.Transport], None]) -> None:
+    `turned_away` holds those that have their refusal and are not yet closed.
+    """
+
+    def __init__(self, admit: Callable[[asyncio.Transport, Door], None], turned_away: set[asyncio.Transport]) -> None:
         self._admit = admit
+        self._turned_away = turned_away
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Have it decided."""
-        self._admit(cast("asyncio.Transport", transport))  # uvloop's transports are no subclass
+        self._admit(cast("asyncio.Transport", transport), self)  # uvloop's transports are no subclass
+
+    def turn_away(self, transport: asyncio.Transport) -> None:
+        """Say that there are too many. A client that writes before it reads gets a moment to come to the answer."""
+        transport.write(_TURNED_AWAY)
+        if len(self._turned_away) >= _MOST_TURNED_AWAY:
+            transport.close()
+            return
+        self._transport = transport
+        self._turned_away.add(transport)
+        transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_TIME, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+        """Forget it."""
+        if self._transport is not None:
+            self._turned_away.discard(self._transport)
 
 
 def open_connection(server: web.Server) -> web.RequestHandler:

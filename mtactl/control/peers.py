@@ -29,8 +29,7 @@ __all__ = ["Caller", "Doorkeeper", "Peer", "Role", "read_peer"]
 # Not in the socket module. The number is that of all Linux ports but parisc and sparc, where it is merely not found.
 _SO_PEERGROUPS = 59
 _UCRED = struct.Struct("=iII")
-_FEW_GROUPS = 4 * 64
-_ALL_GROUPS = 4 * 65536  # NGROUPS_MAX
+_MOST_GROUPS = 256  # socket.getsockopt() takes 1024 bytes at most
 _REMEMBER = 5.0  # seconds
 _REMEMBER_CALLERS = 1024
 
@@ -78,17 +77,14 @@ def read_peer(connection: HasSocketOptions) -> Peer:
 
 
 def _read_groups(connection: HasSocketOptions) -> tuple[int, ...]:
-    for room in (_FEW_GROUPS, _ALL_GROUPS):
-        try:
-            groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, room)
-        except OSError as error:
-            if error.errno == errno.ERANGE:
-                continue
-            if error.errno == errno.ENOPROTOOPT:  # a kernel before 4.13
-                return ()
-            raise
-        return struct.unpack(f"={len(groups) // 4}I", groups)
-    return ()
+    try:
+        groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
+    except OSError as error:
+        # A kernel before 4.13, or a process in more groups than fit: the group table then has to do.
+        if error.errno in {errno.ENOPROTOOPT, errno.ERANGE}:
+            return ()
+        raise
+    return struct.unpack(f"={len(groups) // 4}I", groups)
 
 
 class Doorkeeper:

@@ -20,7 +20,7 @@ import structlog
 from aiohttp import web
 
 from mtactl.control.answers import answer_problem
-from mtactl.control.connection import TURNED_AWAY, Door, open_connection
+from mtactl.control.connection import Door, open_connection
 from mtactl.control.listener import Listener
 from mtactl.control.node import Node
 from mtactl.control.parameters import read_query
@@ -64,6 +64,7 @@ class ControlServer:
         self._router = Router()
         self._doorkeeper = Doorkeeper(operators=(), observers=())
         self._streams: set[asyncio.Task[None]] = set()
+        self._turned_away: set[asyncio.Transport] = set()
         self._stopping = False
         self._listener: Listener | None = None
         self._accepting: asyncio.Server | None = None
@@ -83,7 +84,7 @@ class ControlServer:
         # Python 3.13 would remove the socket's file by itself, also one that belongs to the service manager.
         options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._accepting = await loop.create_unix_server(
-            lambda: Door(self._admit), sock=self._listener.socket, **options
+            lambda: Door(self._admit, self._turned_away), sock=self._listener.socket, **options
         )
         log.info("control_listening", path=str(self._listener.socket.getsockname()))
 
@@ -99,19 +100,21 @@ class ControlServer:
         await asyncio.sleep(0)
         self._web.pre_shutdown()
         await self._web.shutdown(_STOP_TIME)
+        for transport in tuple(self._turned_away):
+            transport.abort()
         await self._accepting.wait_closed()
         self._accepting = self._web = self._listener = None
 
-    def _admit(self, transport: asyncio.Transport) -> None:
+    def _admit(self, transport: asyncio.Transport, door: Door) -> None:
         """Give a new connection its protocol, or turn it away when there are too many."""
         assert self._web is not None
         open_now = len(self._web.connections)
         if open_now >= _MOST_CONNECTIONS - _FOR_OPERATORS:
             role = self._doorkeeper.recognise(read_peer(transport.get_extra_info("socket"))).role
             if open_now >= _MOST_CONNECTIONS or role is not Role.OPERATOR:
-                log.warning("control_too_many_connections", connections=open_now)
-                transport.write(TURNED_AWAY)
-                transport.close()
+                if not self._turned_away:
+                    log.warning("control_too_many_connections", connections=open_now)
+                door.turn_away(transport)
                 return
         connection = open_connection(self._web)
         transport.set_protocol(connection)

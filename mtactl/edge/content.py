@@ -87,11 +87,6 @@ class Content:
         return self._eight_bit
 
     @property
-    def size(self) -> int:
-        """Octets of the message so far, without the field in front."""
-        return len(self.body) - self.trace
-
-    @property
     def raw_size(self) -> int:
         """Octets that came in chunks so far, without the dots that were added."""
         return self._raw
@@ -166,7 +161,7 @@ class Content:
         if not self._eight_bit and not region.isascii():
             self._eight_bit = True
         self._checked = stop
-        if self.size > self._max_size and not self._size_fits(stop, 2 if last else 0):
+        if stop - self.trace > self._max_size and not self._size_fits(stop, 2 if last else 0):
             return _TOO_LARGE
         if not self._lines_fit(stop):
             return Reply(550, "5.6.0", f"a line is longer than {self._max_line} octets (RFC 5321 section 4.5.3.1.6)")
@@ -179,7 +174,7 @@ class Content:
         """Whether the size is allowed without the dots that transparency added and without the final line."""
         self._dots += self.body.count(b"\r\n.", self._dots_from, stop)
         self._dots_from = stop
-        return self.size - self._dots - line_end <= self._max_size
+        return stop - self.trace - self._dots - line_end <= self._max_size
 
     def _lines_fit(self, stop: int) -> bool:
         """Leap from line end to line end, as far as the limit allows: a line too long leaves none to leap to."""

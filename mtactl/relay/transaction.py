@@ -68,6 +68,8 @@ class Phase(enum.Enum):
     QUIT = "QUIT"
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # members are looked up at each reply, and Enum's own is slow
+
 
 class Kind(enum.Enum):
     """What a reply says by its first digit (RFC 5321 §4.2.1); 421 speaks of the session as well (§3.8)."""
@@ -77,6 +79,8 @@ class Kind(enum.Enum):
     TRANSIENT = 4
     PERMANENT = 5
     CLOSING = 421
+
+    __hash__ = object.__hash__
 
 
 _KIND_OF_DIGIT = {2: Kind.DONE, 3: Kind.GO_AHEAD, 4: Kind.TRANSIENT, 5: Kind.PERMANENT}

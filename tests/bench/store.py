@@ -178,12 +178,17 @@ async def run_drop(path: Path, number: int, producers: int, commits: Commits) ->
     pending = []
     for at in range(number // 100):
         recipients = tuple(
-            NewRecipient(address=f"user{at}-{n}@example{n % LANES}.com", lane=f"example{n % LANES}.com") for n in range(100)
+            NewRecipient(address=f"user{at}-{n}@example{n % LANES}.com", lane=f"example{n % LANES}.com")
+            for n in range(100)
         )
         pending.append(
             store.append(
                 NewMessage(
-                    campaign="big", reverse_path="a@example.com", received_at=at, body=(b"hello\r\n.\r\n",), recipients=recipients
+                    campaign="big",
+                    reverse_path="a@example.com",
+                    received_at=at,
+                    body=(b"hello\r\n.\r\n",),
+                    recipients=recipients,
                 )
             )
         )

@@ -4,7 +4,6 @@ import grp
 import json
 import os
 import pwd
-import sys
 
 import pytest
 from structlog.testing import capture_logs
@@ -90,11 +89,14 @@ async def test_an_operator_may_all_and_is_named_in_the_report():
         assert json.loads(body)["stop"]["requested_by"] == {"uid": NAMELESS, "user": str(NAMELESS)}
 
 
-async def test_a_process_with_many_groups_is_recognised():
-    """Broken: on machines with a directory service, whose users are in hundreds of groups, operators are refused."""
-    many = (*range(100_000, 100_300), gid_of("mail"))
+async def test_a_process_with_many_groups_is_judged_and_not_failed():
+    """Broken: on machines with a directory service, whose users are in hundreds of groups, each request is a 500."""
     async with allowing() as api:
-        assert (await curl(api.path, *READ, **as_user(NAMELESS, NOBODY, many)))[0] == 200
+        some = (*range(100_000, 100_200), gid_of("mail"))
+        assert (await curl(api.path, *READ, **as_user(NAMELESS, NOBODY, some)))[0] == 200
+        many = (*range(100_000, 100_300), gid_of("mail"))  # more than can be asked for: its own group counts still
+        assert (await curl(api.path, *READ, **as_user(NAMELESS, NOBODY, many)))[0] == 403
+        assert (await curl(api.path, *READ, **as_user(NAMELESS, gid_of("mail"), many)))[0] == 200
 
 
 async def test_a_group_that_does_not_exist_is_told_at_the_start():
@@ -108,28 +110,16 @@ async def test_a_group_that_does_not_exist_is_told_at_the_start():
 
 async def test_the_daemons_own_user_may_all():
     """Broken: a daemon that does not run as root can't be spoken to by its own account."""
-    program = (
-        "import asyncio, os, sys\n"
-        "from tests.world.control import curl, serving\n"
-        "async def main():\n"
-        "    async with serving() as api:\n"
-        "        status, _ = await curl(api.path, '-X', 'POST', 'http://x/v1/campaigns/c1/hold')\n"
-        "        print(os.geteuid(), status)\n"
-        "asyncio.run(main())\n"
-    )
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        os.dup2(writer, 1)
-        # The interpreter is read before the identity is given up: its folder may be closed to others.
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        os.execv(sys.executable, [sys.executable, "-W", "error", "-c", program])
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        output = pipe.read()
-    os.waitpid(child, 0)
-    assert output.split()[-2:] == [str(NOBODY), "200"]
+    os.seteuid(NOBODY)
+    try:
+        serves = serving(mode=0o600)
+        api = await serves.__aenter__()
+    finally:
+        os.seteuid(0)
+    try:
+        assert (await curl(api.path, *HALT, **as_user(NOBODY)))[0] == 200
+        assert (await curl(api.path, *HALT))[0] == 200
+        api.path.chmod(0o666)
+        assert (await curl(api.path, *READ, **as_user(NAMELESS)))[0] == 403
+    finally:
+        await serves.__aexit__(None, None, None)

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mtactl.campaign.ledger import Final
-from mtactl.control.types import RecipientRow
+from mtactl.control.types import RecipientRow, RequestedBy
 from queue_store.errors import StoreFailed
 from tests.world.control import Api, serving, until
 from tests.world.memory_node import MemoryNode
@@ -31,17 +31,11 @@ async def stopped(node: MemoryNode) -> MemoryNode:
     node.accept("c1", ["before@example.com", "late@example.com", "no@example.com", "never@example.com"])
     node.begin("c1", 3)
     node.finish("c1")
-    await node.halt("c1", reason=None, by=node_user())
+    await node.halt("c1", reason=None, by=RequestedBy(uid=0, user="root"))
     node.finish("c1")
     node.finish("c1", Final.BOUNCED, code=550, reply="5.1.1 No such user")
     node.work()
     return node
-
-
-def node_user():
-    from mtactl.control.types import RequestedBy  # noqa: PLC0415 (one use)
-
-    return RequestedBy(uid=0, user="root")
 
 
 async def rows(api: Api, query: str = "") -> list[dict]:

@@ -43,7 +43,7 @@ D, P, T, L, LE = Ending.DELIVERED, Ending.PERMANENT, Ending.TRANSIENT, Ending.LO
         (["-q", "data"], L),
         (["-q", "."], LE),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 @on_both_loops
 async def test_sink(switches, ending, free_port):

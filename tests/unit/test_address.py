@@ -90,7 +90,7 @@ def test_nothing_unsafe_passes(text):
     assert not set(mailbox.address) & {"\r", "\n", "\x00", "\x7f"}
     local = mailbox.address.rpartition("@")[0]
     if not local.startswith('"'):
-        assert not set(local) & set("<> \t@,;:\\\"()[]")
+        assert not set(local) & set('<> \t@,;:\\"()[]')
     assert parse_mailbox(mailbox.address) == mailbox
 
 

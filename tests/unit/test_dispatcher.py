@@ -53,6 +53,7 @@ class Bench:
         return self.core.ledger.account(campaign)
 
     async def rows(self, campaign="c"):
+        await self.core.settler.drain()  # the books move at the reply, the rows with the commit
         return [row async for page in self.store.recipients(campaign) for row in page]
 
 
