@@ -8,6 +8,7 @@ once, as one JSON text or one array, and give back one row where they can (docs/
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -158,6 +159,7 @@ class Index:
         """Open the file, create or check its schema. Raises apsw.Error, StoreCorrupt."""
         self.path = path
         self.now = now
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # addresses are for no one else to read
         self.db = connect(path)
         try:
             self._prepare()

@@ -123,11 +123,10 @@ def append_messages(index: Index, segments: Segments, messages: Sequence[NewMess
     results: list[Appended | StoreError] = []
     rows = _NewRows()
     for message in messages:
-        campaign = index.campaigns.intern(message.campaign)
-        if campaign.halted:
-            results.append(CampaignHalted(message.campaign))
-        elif not message.recipients:
+        if not message.recipients:
             results.append(StoreError("a message without recipients would never be gone"))
+        elif (campaign := index.campaigns.intern(message.campaign)).halted:
+            results.append(CampaignHalted(message.campaign))
         else:
             message_id = index.take_ids(len(message.recipients) + 1)
             place = segments.append(message_id, message.body)

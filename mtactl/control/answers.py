@@ -113,6 +113,11 @@ class Outflow:
             raise ConnectionResetError(f"the reader took nothing for {_STALL:g} s") from None
         await asyncio.sleep(0)  # a reader that keeps up would otherwise keep the loop for itself
 
+    def cut(self) -> None:
+        """Close the connection at once, in the middle of whatever it is in."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -123,6 +128,5 @@ class Outflow:
             return False
         if not isinstance(error, ConnectionError):
             log.error("control_stream_broken", path=self._request.path, exc_info=error)
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        self.cut()
         return True

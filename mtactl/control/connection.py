@@ -64,7 +64,7 @@ class Door(asyncio.Protocol):
         transport.write_eof()
         asyncio.get_running_loop().call_later(_LINGER_TIME, transport.close)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+    def connection_lost(self, _exc: Exception | None) -> None:
         """Forget it."""
         if self._transport is not None:
             self._turned_away.discard(self._transport)

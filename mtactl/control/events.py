@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from mtactl.control.answers import Outflow, encode, end_iteration
-from mtactl.control.node import Node
 from mtactl.control.parameters import Flag
 from mtactl.control.problems import ProblemKind, Refusal
 from mtactl.control.route import Call, Route
@@ -27,7 +26,6 @@ _NUMBER = re.compile("[0-9]{1,18}")
 _HELLO = b"retry: 2000\n\n"
 _ALIVE = b": alive\n\n"
 _LOOK = 1.0  # seconds; how soon it is noticed that a reader went away while nothing happened
-_ALL = -1
 
 
 async def stream_events(call: Call) -> web.StreamResponse:
@@ -46,10 +44,8 @@ async def stream_events(call: Call) -> web.StreamResponse:
         async with out, asyncio.TaskGroup() as group:
             begun = asyncio.Event()
             pump = group.create_task(_pump(coming, out, begun))
-            call.streams.add(pump)
-            pump.add_done_callback(call.streams.discard)
-            await asyncio.sleep(0)  # it listens before the reader is told so
-            with contextlib.suppress(ConnectionError):
+            with call.streaming(pump.cancel), contextlib.suppress(ConnectionError):
+                await asyncio.sleep(0)  # it listens before the reader is told so
                 await out.write(_HELLO)
                 begun.set()
                 await _watch(pump, out, call.keep_alive)
@@ -85,13 +81,7 @@ def _last_seen(call: Call) -> int | None:
         return None
     if not _NUMBER.fullmatch(given):
         raise Refusal(ProblemKind.BAD_REQUEST, f"Last-Event-ID is {given!r}, which is not the id of an event.")
-    return _ALL if int(given) > _newest(call.node) else int(given)
-
-
-def _newest(node: Node) -> int:
-    """Give the number of the latest event. One above it is of an earlier run of the daemon: all of this one is new."""
-    events = node.recent_events()
-    return events[-1].id if events else 0
+    return int(given)
 
 
 def frame(event: Event) -> bytes:

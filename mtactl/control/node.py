@@ -70,8 +70,9 @@ class Node(Protocol):
         """Give the latest events, the oldest first (a bounded ring)."""
 
     def follow_events(self, after: int | None) -> AsyncIterator[Event]:
-        """Stream events from now on, or those after the given id that are still in the ring first. A reader that is
-        too slow gets an event of kind "gap" that says how many it missed.
+        """Stream events from now on, or those after the given id that are still in the ring first (all of them when
+        the id is of an earlier run of the daemon, larger than any of this one). A reader that is too slow gets an
+        event of kind "gap" that says how many it missed.
         """
 
     async def reload(self, *, by: RequestedBy) -> ReloadReport:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from mtactl.control import types
 from mtactl.control.answers import JSON, PROBLEM, encode
 from mtactl.control.parameters import CAMPAIGN_PATTERN
 from mtactl.control.problems import ProblemKind
@@ -50,7 +51,7 @@ _ABOUT = (
 def document_route(routes: Sequence[Route]) -> Route:
     """Make the route that answers with the document about the routes, itself among them."""
 
-    async def show_document(call: Call) -> web.StreamResponse:  # noqa: ARG001 (a handler is handed its call)
+    async def show_document(_call: Call) -> web.StreamResponse:
         return web.Response(body=document(), content_type=JSON)
 
     own = Route(
@@ -150,14 +151,11 @@ def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
     _, taken = msgspec.json.schema_components(sorted(bodies, key=_name), ref_template=_REF)
     _, given = msgspec.json.schema_components(sorted({*written, Problem}, key=_name), ref_template=_REF)
     for name, schema in given.items():
-        if name not in _SPARSE:
+        if not getattr(types, name).__struct_config__.omit_defaults:
             schema["required"] = list(schema["properties"])
             for field in schema["properties"].values():
                 field.pop("default", None)
     return dict(sorted({**taken, **given}.items()))
-
-
-_SPARSE = frozenset({"Step"})  # leaves out `done` and `total` where they make no sense
 
 
 def _name(kind: Any) -> str:

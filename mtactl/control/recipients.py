@@ -42,10 +42,12 @@ async def stream_recipients(call: Call) -> web.StreamResponse:
     form: str = call.query["format"]
     try:
         first = await anext(pages, None)  # what fails before the first page is still told as a problem
-        async with Outflow(call.request, _MEDIA[form]) as out:
-            await out.write((csv_rows([_COLUMNS]) if form == "csv" else b"") + _encode(form, first or ()))
-            async for page in pages:
-                await out.write(_encode(form, page))
+        out = Outflow(call.request, _MEDIA[form])
+        with call.streaming(out.cut):
+            async with out:
+                await out.write((csv_rows([_COLUMNS]) if form == "csv" else b"") + _encode(form, first or ()))
+                async for page in pages:
+                    await out.write(_encode(form, page))
     finally:
         await end_iteration(pages)
     return out.response

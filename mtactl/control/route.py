@@ -4,8 +4,8 @@ both made from these, so the one can't say what the other does not do.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -28,7 +28,7 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 class Call:
     """One request, read and checked. `name` is what stands in the path: a campaign's id or a message's.
 
-    `streams` holds the tasks of the open event streams; the server cancels them when it stops.
+    `streams` holds what ends each open stream; the server calls it when it stops.
     """
 
     node: Node
@@ -37,13 +37,22 @@ class Call:
     name: str
     query: dict[str, Any]
     body: msgspec.Struct
-    streams: set[asyncio.Task[None]]
+    streams: set[Callable[[], object]]
     keep_alive: float  # seconds between signs of life on an event stream
 
     @property
     def by(self) -> RequestedBy:
         """Who asks."""
         return self.caller.by
+
+    @contextmanager
+    def streaming(self, end: Callable[[], object]) -> Iterator[None]:
+        """Be a stream that `end` ends, as long as the context is open."""
+        self.streams.add(end)
+        try:
+            yield
+        finally:
+            self.streams.discard(end)
 
     def given(self, kind: type[Body]) -> Body:
         """Give the body as the type that the route has for it."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -63,7 +64,7 @@ class ControlServer:
         self._keep_alive = keep_alive
         self._router = Router()
         self._doorkeeper = Doorkeeper(operators=(), observers=())
-        self._streams: set[asyncio.Task[None]] = set()
+        self._streams: set[Callable[[], object]] = set()
         self._turned_away: set[asyncio.Transport] = set()
         self._stopping = False
         self._listener: Listener | None = None
@@ -89,14 +90,14 @@ class ControlServer:
         log.info("control_listening", path=str(self._listener.socket.getsockname()))
 
     async def stop(self) -> None:
-        """Stop listening, end the event streams, give requests under way a few seconds, remove the socket's file."""
+        """Stop listening, end the streams, give commands under way a few seconds, remove the socket's file."""
         if self._accepting is None or self._web is None or self._listener is None:
             return
         self._stopping = True
         self._listener.remove()
         self._accepting.close()
-        for stream in tuple(self._streams):
-            stream.cancel()
+        for end in tuple(self._streams):
+            end()
         await asyncio.sleep(0)
         self._web.pre_shutdown()
         await self._web.shutdown(_STOP_TIME)

@@ -17,6 +17,7 @@ __all__ = ["CAMPAIGN_RULE", "MAX_HEADER_SECTION", "MAX_HOPS", "CampaignHeaders",
 
 MAX_HEADER_SECTION = 256 << 10  # octets
 MAX_HOPS = 100  # Received: fields, RFC 5321 §6.3
+MAX_VALUE = 4096  # octets of a field that may name a campaign: 128 characters, however they are encoded
 CAMPAIGN_RULE = "[A-Za-z0-9][A-Za-z0-9._:+=/@-]{0,127}"
 
 _CAMPAIGN_ID = re.compile(CAMPAIGN_RULE)
@@ -93,6 +94,8 @@ def _campaign_of(name: str, raw: Sequence[bytes]) -> str | Reply:
 
 def _decode(value: bytes) -> str | None:
     """Decode RFC 2047 encoded words; None when that can't be done."""
+    if len(value) > MAX_VALUE:
+        return None
     try:
         text = value.decode("utf-8")
         if "=?" not in text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Callable
+from contextlib import aclosing
 
 from mtactl.errors import TransientFailure
 from mtactl.message.reply import Reply
@@ -39,23 +40,24 @@ class SmtpRelay:
         limits = settings.lane_settings(lane)
         failure: TransientFailure | None = None
         tried = 0
-        async for endpoint in self._router.endpoints(lane, domain):
-            try:
-                return await open_session(
-                    endpoint,
-                    hostname=settings.node.hostname,
-                    timeouts=delivery.timeouts,
-                    tls=self._context() if delivery.tls == "may" else None,
-                    pipelining=limits.pipelining,
-                )
-            except HostUnreachable as unreachable:
-                # an address family that this machine does not have must not use up the attempts
-                failure = failure or unreachable
-            except TransientFailure as transient:
-                failure = transient
-                tried += 1
-            if tried >= delivery.max_connections_per_attempt:
-                break
+        async with aclosing(self._router.endpoints(lane, domain)) as endpoints:
+            async for endpoint in endpoints:
+                try:
+                    return await open_session(
+                        endpoint,
+                        hostname=settings.node.hostname,
+                        timeouts=delivery.timeouts,
+                        tls=self._context() if delivery.tls == "may" else None,
+                        pipelining=limits.pipelining,
+                    )
+                except HostUnreachable as unreachable:
+                    # an address family that this machine does not have must not use up the attempts
+                    failure = failure or unreachable
+                except TransientFailure as transient:
+                    failure = transient
+                    tried += 1
+                if tried >= delivery.max_connections_per_attempt:
+                    break
         raise failure or TransientFailure(Reply(450, "4.4.4", f"there is no route to {domain}"))
 
     async def close(self) -> None:

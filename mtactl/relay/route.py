@@ -6,9 +6,9 @@ import asyncio
 import ipaddress
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-from mtactl.errors import DeliveryFailure, PermanentFailure, TransientFailure
+from mtactl.errors import PermanentFailure, TransientFailure
 from mtactl.message.reply import Reply, printable
 from mtactl.relay.opening import Endpoint
 from mtactl.relay.resolver import MailHost, Resolver
@@ -24,39 +24,52 @@ class Router:
         self._settings = settings
         self._resolver = resolver
         self._rng = rng
-        self._turns: dict[str, int] = {}
+        self._turns: dict[tuple[tuple[str, int], ...], int] = {}
 
-    async def endpoints(self, lane: str, domain: str) -> AsyncIterator[Endpoint]:
+    async def endpoints(self, lane: str, domain: str) -> AsyncGenerator[Endpoint]:
         """Give the endpoints one by one. Raises TransientFailure or PermanentFailure if there is none at all."""
         settings = self._settings()
         route = settings.lane_settings(lane).route
-        if route:
-            async for endpoint in self._static(lane, route):
-                yield endpoint
-            return
         port = settings.delivery.port
-        literal = _address_literal(domain)
-        if literal is not None:
-            yield Endpoint(domain, literal, port)
+        literal = None if route else _address_literal(domain)
+        look_up: Callable[[str], Awaitable[Sequence[str]]]
+        if route:
+            hops, look_up = self._turn(route), self._static_addresses
+        elif literal is not None:
+            yield Endpoint(literal, literal, port)
             return
-        hosts = await self._mail_hosts(domain, settings.node.hostname)
-        failures: list[DeliveryFailure] = []
+        else:
+            hosts = await self._mail_hosts(domain, settings.node.hostname)
+            hops, look_up = [(host.name, port) for host in hosts], self._resolver.addresses
         found = False
-        for host in hosts:
+        transient: TransientFailure | None = None
+        for name, hop_port in hops:
             try:
-                addresses = await self._resolver.addresses(host.name)
-            except DeliveryFailure as failure:
-                failures.append(failure)
+                addresses = await look_up(name)
+            except PermanentFailure:
+                continue
+            except TransientFailure as failure:
+                transient = failure
                 continue
             for address in addresses:
                 found = True
-                yield Endpoint(host.name, address, port)
-        if not found:
-            # one name server out of reach may be hiding the address of the only good host
-            transient = [failure for failure in failures if isinstance(failure, TransientFailure)]
-            if transient:
-                raise transient[-1]
-            raise PermanentFailure(Reply(550, "5.4.4", f"no mail host of {printable(domain)} has an address"))
+                yield Endpoint(name, address, hop_port)
+        if found:
+            return
+        if transient is not None:
+            # a name server out of reach may be hiding the address of the only good host
+            raise transient
+        if route:
+            # whatever DNS says of it, a smart host that is not there is the administrator's to mend
+            names = printable(", ".join(name for name, _ in hops))
+            raise TransientFailure(Reply(451, "4.4.4", f"no host of the static route has an address: {names}"))
+        raise PermanentFailure(Reply(550, "5.4.4", f"no mail host of {printable(domain)} has an address"))
+
+    def _turn(self, route: tuple[tuple[str, int], ...]) -> Sequence[tuple[str, int]]:
+        """Give a static route's hosts, beginning with another one each time."""
+        turn = self._turns.get(route, 0)
+        self._turns[route] = (turn + 1) % len(route)
+        return (*route[turn:], *route[:turn])
 
     async def _mail_hosts(self, domain: str, own: str) -> Sequence[MailHost]:
         """Give the mail hosts, the equal ones in random order, up to where this node is one of them."""
@@ -72,32 +85,13 @@ class Router:
             raise PermanentFailure(Reply(554, "5.4.6", f"mail for {printable(domain)} loops back to this host"))
         return before
 
-    async def _static(self, lane: str, route: Sequence[tuple[str, int]]) -> AsyncIterator[Endpoint]:
-        """Give a static route's endpoints, beginning with another host each time."""
-        turn = self._turns.get(lane, 0) % len(route)
-        self._turns[lane] = turn + 1
-        failure: DeliveryFailure | None = None
-        found = False
-        for host, port in (*route[turn:], *route[:turn]):
-            try:
-                addresses = await self._static_addresses(host)
-            except DeliveryFailure as error:
-                failure = error
-                continue
-            for address in addresses:
-                found = True
-                yield Endpoint(host, address, port)
-        if not found and failure is not None:
-            # whatever DNS says of it, a smart host that is not there is the administrator's to mend
-            raise TransientFailure(Reply(451, "4.4.4", f"static route: {failure.reply.text}"))
-
     async def _static_addresses(self, host: str) -> Sequence[str]:
         """Look a static route's name up the way the system does (hosts file, search list), or by our name servers."""
         address = _numeric(host)
         if address is not None:
             return [address]
         dns = self._settings().dns
-        if dns.nameservers:
+        if dns.nameservers and host != "localhost":
             return await self._resolver.addresses(host)
         try:
             async with asyncio.timeout(dns.lifetime):
@@ -123,8 +117,8 @@ def _address_literal(domain: str) -> str | None:
     if not domain.startswith("["):
         return None
     inner = domain[1:].removesuffix("]")
-    tag, is_tagged = inner[:5].lower(), inner[:5].lower() == "ipv6:"
+    is_tagged = inner[:5].lower() == "ipv6:"
     address = _numeric(inner[5:] if is_tagged else inner)
     if address is None or not domain.endswith("]") or (":" in address) is not is_tagged:
-        raise PermanentFailure(Reply(550, "5.1.2", f"{printable(domain)} is no address ({tag!r})"))
+        raise PermanentFailure(Reply(550, "5.1.2", f"{printable(domain)} is no address"))
     return address

@@ -60,6 +60,7 @@ class SmtpSession(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._fires_at = 0.0
         self._deadline: float | None = None
+        self._steps = 0
         transport.set_protocol(self)
 
     # -- RelaySession -----------------------------------------------------------------------------------------------
@@ -176,12 +177,17 @@ class SmtpSession(asyncio.Protocol):
     # -- the timer --------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Set the deadline of the phase that the dialogue is in now.
+        """Set the deadline of the phase that the dialogue is in now, if anything was got done since it was set last.
 
-        The timer is left alone unless it would fire too late; when it fires early, it is set for the rest. So a
-        transaction sets no timer at all, most of the time.
+        So a peer that gives its reply octet by octet has no more time for it than another. The timer is left alone
+        unless it would fire too late; when it fires early, it is set for the rest. So a transaction sets no timer at
+        all, most of the time.
         """
-        limit = self._limits.get(self._dialogue.phase)
+        dialogue = self._dialogue
+        if dialogue.steps == self._steps:
+            return
+        self._steps = dialogue.steps
+        limit = self._limits.get(dialogue.phase)
         if limit is None:
             self._deadline = None
             return
@@ -205,4 +211,5 @@ class SmtpSession(asyncio.Protocol):
             self._set_timer(deadline)
         else:
             phase = self._dialogue.phase
-            self._lose(f"no reply to {phase.value} within {self._limits[phase]:g} s")
+            what = "the peer took no part of" if phase is Phase.BODY else "no reply to"
+            self._lose(f"{what} {phase.value} within {self._limits[phase]:g} s")

@@ -93,6 +93,7 @@ class Dialogue:
     def __init__(self, offers: Offers) -> None:
         self.offers = offers
         self.phase = Phase.IDLE
+        self.steps = 0  # grows with each command, piece of a message and reply, not with a part of a reply
         self._reader = ReplyReader()
         self._outgoing = b""
         self._unclean = False  # the peer may still hold an envelope: RSET goes first
@@ -122,6 +123,7 @@ class Dialogue:
         if self.phase is not Phase.IDLE:
             raise OutOfTurn(f"a transaction was begun while {self.phase.name}")
         mail = mail_command(delivery, self.offers)
+        self.steps += 1
         self._delivery = delivery
         self._results = [None] * len(delivery.recipients)
         self._answered = 0
@@ -158,6 +160,7 @@ class Dialogue:
             return outgoing
         if self.phase is not Phase.BODY or self._delivery is None:
             return b""
+        self.steps += 1
         body = self._delivery.body
         taken = self._taken
         if len(body) - taken > PIECE:
@@ -193,6 +196,7 @@ class Dialogue:
     # -- the moves --------------------------------------------------------------------------------------------------
 
     def _take_answer(self, answer: Answer) -> None:
+        self.steps += 1
         kind = Kind.CLOSING if answer.code == 421 else _KIND_OF_DIGIT.get(answer.code // 100)
         move = self.TABLE.get((self.phase, kind)) if kind is not None else None
         if move is not None and kind is not None:

@@ -241,7 +241,14 @@ def test_all_of_it_works_on_uvloop(monkeypatch):
             assert (await api.get("/v1/status")).status == 200
             answer = await api.get("/v1/campaigns/welcome@shop/recipients")
             assert answer.body.count(b"\n") == 10
-            held = await hold_connections(api, 20)
+            held = await hold_connections(api, 12)
+            assert b" 503 " in await exchange(api, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            for writer in held:
+                writer.close()
+                await writer.wait_closed()
+            async with asyncio.timeout(10):
+                while (await api.get("/v1/lanes")).status != 200:
+                    await asyncio.sleep(0.01)
             async with api.open("GET", "/v1/events") as events:
                 assert await events.content.readline() == b"retry: 2000\n"
                 report = (await api.post("/v1/campaigns/a%2Fb/halt", {"confirm": "a/b"})).json
@@ -251,8 +258,6 @@ def test_all_of_it_works_on_uvloop(monkeypatch):
                         pass
                     await api.server.stop()
                     await events.read()
-            for writer in held:
-                writer.close()
             assert not api.path.exists()
 
     uvloop.run(run())

@@ -264,6 +264,19 @@ async def test_event_streams_end_when_the_server_stops():
         assert not api.node.followers
 
 
+async def test_a_list_that_no_one_reads_does_not_hold_up_the_end():
+    """Broken: a forgotten `curl | less` makes each stop of the daemon take ten seconds, or ends as a whole list."""
+    node = EndlessNode()
+    finished(node, recipients=1)
+    async with serving(node) as api, api.open("GET", "/v1/campaigns/c1/recipients") as response:
+        await response.content.readany()
+        async with asyncio.timeout(4):
+            await api.server.stop()
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+        assert node.streams == 0
+
+
 class BrokenEvents(MemoryNode):
     """Its events fail after the first one."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from mtactl.errors import PermanentFailure, TransientFailure
 from mtactl.relay.relay import SmtpRelay
-from mtactl.relay.resolver import MailHost, Resolver
+from mtactl.relay.resolver import MailHost, Resolver, _nameserver
 from mtactl.relay.route import Router
 from mtactl.settings import DeliverySettings, DnsSettings, LaneSettings, NodeSettings, Settings
 from tests.world.dns_server import run_dns_server
@@ -249,7 +249,7 @@ async def test_static_route_by_our_name_servers():
         assert await hosts_of(router, "x.test", "good") == [("smart.test", "192.0.2.1")]
         with pytest.raises(TransientFailure) as failure:
             await hosts_of(router, "x.test", "bad")
-        assert str(failure.value.reply) == "451 4.4.4 static route: the host gone.test has no address"
+        assert str(failure.value.reply) == "451 4.4.4 no host of the static route has an address: gone.test"
 
 
 @on_both_loops
@@ -286,3 +286,45 @@ async def test_a_reload_is_followed():
         assert await resolver.mail_hosts("a.test") == [MailHost(10, "old.test")]
         current = DnsSettings(nameservers=(new.nameserver,))
         assert await resolver.mail_hosts("a.test") == [MailHost(10, "new.test")]
+
+
+@on_both_loops
+async def test_answers_end_with_their_ttl(monkeypatch):
+    """If it failed, a domain that moved would get its mail at the old place for ever."""
+    monkeypatch.setattr("mtactl.relay.resolver.MIN_TTL", 0.05)
+    async with run_world() as (server, resolver, _router):
+        server.ttl = 0
+        server.mx("a.test", (10, "old.test"))
+        assert await resolver.mail_hosts("a.test") == [MailHost(10, "old.test")]
+        server.mx("a.test", (10, "new.test"))
+        assert await resolver.mail_hosts("a.test") == [MailHost(10, "old.test")]
+        await asyncio.sleep(0.1)
+        assert await resolver.mail_hosts("a.test") == [MailHost(10, "new.test")]
+
+
+@on_both_loops
+async def test_the_cache_is_bounded(monkeypatch):
+    """If it failed, a list of a million domains would fill the memory."""
+    monkeypatch.setattr("mtactl.relay.resolver.MAX_ENTRIES", 2)
+    async with run_world() as (server, resolver, _router):
+        for name in ("a", "b", "c"):
+            server.mx(f"{name}.test", (10, "h.test"))
+        for name in ("a", "b", "c", "c", "a"):
+            await resolver.mail_hosts(f"{name}.test")
+        assert server.asked == {"a.test. MX": 2, "b.test. MX": 1, "c.test. MX": 1}
+        assert len(resolver._cache) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "port"),
+    [
+        ("192.0.2.1", "192.0.2.1", 53),
+        ("192.0.2.1:5353", "192.0.2.1", 5353),
+        ("2001:db8::1", "2001:db8::1", 53),
+        ("[2001:db8::1]:5353", "2001:db8::1", 5353),
+    ],
+)
+def test_forms_of_a_name_server(text, address, port):
+    """If it failed, a name server that the settings accept would not be the one that is asked."""
+    server = _nameserver(text)
+    assert (server.address, server.port) == (address, port)

@@ -308,7 +308,7 @@ async def test_peer_that_stops_reading_times_out_before_the_end():
     async with run_session(script, timeouts={"data_block": 0.2}) as (_peer, session):
         (result,) = await deliver(session, body=body)
         assert result.ending is LOST
-        assert result.why == "no reply to the message within 0.2 s"
+        assert result.why == "the peer took no part of the message within 0.2 s"
 
 
 @on_both_loops
@@ -352,6 +352,25 @@ async def test_slow_stages_within_their_limits_pass():
             assert [result.ending for result in await deliver(session)] == [DELIVERED]
         await asyncio.sleep(0.3)
         assert session.usable
+
+
+@on_both_loops
+async def test_a_reply_in_drops_gets_no_extra_time():
+    """If it failed, a peer could hold a connection for days, an octet at a time."""
+
+    async def script(talk):
+        await talk.open()
+        await talk.hear(b"MAIL ", b"RCPT ", b"DATA")
+        talk.say(b"250 a\r\n250 b\r\n354 go\r\n")
+        await talk.hear_message()
+        while True:
+            for octet in b"250-more\r\n":
+                talk.say(bytes([octet]))
+                await asyncio.sleep(0.02)
+
+    async with run_session(script, timeouts={"data_end": 0.3}) as (_peer, session):
+        (result,) = await asyncio.wait_for(deliver(session), 3)
+        assert (result.ending, result.why) == (LOST_AFTER_END, "no reply to the end of the message within 0.3 s")
 
 
 @on_both_loops
@@ -534,3 +553,22 @@ async def test_no_more_hosts_are_tried_than_the_settings_say(take_port):
             await relay.connect("x.example", "x.example")
         assert str(failure.value.reply) == "450 4.4.1 no connection: Connection refused"
         assert not reached
+
+
+@on_both_loops
+async def test_addresses_without_a_way_are_not_counted_as_tries():
+    """If it failed, a machine without IPv6 would use up its tries on addresses that it can't reach at all."""
+
+    async def script(talk):
+        await talk.open()
+        await talk.hang()
+
+    async with run_smtp_peer(script) as peer:
+        # Linux has no route for TCP to these two: the network is unreachable, as IPv6 is where there is none
+        route = (("255.255.255.255", 25), ("224.0.0.1", 25), ("127.0.0.1", peer.port))
+        settings = Settings(
+            delivery=DeliverySettings(max_connections_per_attempt=1), lane={"*": LaneSettings(route=route)}
+        )
+        session = await SmtpRelay(lambda: settings).connect("x.example", "x.example")
+        assert session.usable
+        session.abort()

@@ -32,7 +32,7 @@ from queue_store.records import (
 from queue_store.store import QueueStore
 from tests.stateful.queue_model import CLAIMED, DEFERRED, READY, SCHEDULED, Books, Waiting
 
-NAMES = ["", "c1", "c2", "Größe/ü", "c'4%_"]
+NAMES = ["", "c1", "c2", "c3", "c4", "Größe/ü", "c'7%_"]
 LANES = ["one.example", "two.example", "three.example"]
 SENDERS = ["", "a@sender.example", "b_c%d@sender.example"]
 SECOND = 1_000_000
@@ -63,7 +63,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.held: set[str] = set()
         self.cursors: Counter[str] = Counter()
         self.places: dict[int, Message] = {}  # as some claim, at some time, had it
-        self.pruned = False
+        self.steps = 0
         # The housekeeping that a busy store puts off is to happen in these few steps, and to these small files.
         for module, name, value in [
             (committer, "_IDLE", 0.001),
@@ -101,9 +101,12 @@ class StoreMachine(RuleBasedStateMachine):
     def drain(self) -> None:
         """Wait for all that was submitted, and check it in that order."""
         pending, self.pending = self.pending, []
-        results = self.loop.run_until_complete(
-            asyncio.wait_for(asyncio.gather(*(future for future, _ in pending), return_exceptions=True), 60)
-        )
+
+        async def finish() -> list[Any]:
+            async with asyncio.timeout(60):
+                return await asyncio.gather(*(future for future, _ in pending), return_exceptions=True)
+
+        results = self.loop.run_until_complete(finish())
         for result, (_, check) in zip(results, pending, strict=True):
             if isinstance(result, BaseException) and not isinstance(result, StoreError):
                 raise result
@@ -112,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
     def now(self, future: asyncio.Future[Any]) -> Any:
         """Wait for one operation, and for those before it."""
         self.drain()
-        return self.loop.run_until_complete(asyncio.wait_for(future, 60))
+        return self.loop.run_until_complete(future)
 
     def teardown(self) -> None:
         try:
@@ -126,29 +129,45 @@ class StoreMachine(RuleBasedStateMachine):
             self.patch.undo()
             shutil.rmtree(self.folder)
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(sizes=st.lists(st.integers(1, 4), min_size=len(NAMES), max_size=len(NAMES)))
+    def start(self, sizes: list[int]) -> None:
+        """Begin with some mail of each campaign."""
         self.path = self.folder / "0"
         self.open()
         assert self.store.recovery.clean
+        for campaign, size in zip(NAMES, sizes, strict=True):
+            for lane in LANES:
+                self.inject_one(campaign, SENDERS[size % 3], [(lane, "ready")] * size, 100 * size)
+        self.drain()
 
     # -- mail -----------------------------------------------------------------------------------------------------
 
-    @rule(
-        campaign=names,
-        sender=st.sampled_from(SENDERS),
-        to=st.lists(st.tuples(lanes, st.sampled_from(["ready", "claimed", "scheduled"])), min_size=1, max_size=5),
-        size=st.integers(0, 900),
-        wait=st.booleans(),
+    mails = st.lists(
+        st.tuples(
+            names,
+            st.sampled_from(SENDERS),
+            st.lists(st.tuples(lanes, st.sampled_from(["ready", "claimed", "scheduled"])), min_size=1, max_size=5),
+            st.integers(0, 900),
+        ),
+        min_size=2,
+        max_size=6,
     )
-    def inject(self, campaign: str, sender: str, to: list[tuple[str, str]], size: int, wait: bool) -> None:
+
+    @rule(mails=mails, wait=st.booleans())
+    def inject(self, mails: list[tuple[str, str, list[tuple[str, str]], int]], wait: bool) -> None:
+        for mail in mails:
+            self.inject_one(*mail)
+        if wait:
+            self.drain()
+
+    def inject_one(self, campaign: str, sender: str, to: list[tuple[str, str]], size: int) -> None:
         self.clock += 1
-        closed = campaign in self.closed or campaign in self.held
+        shut = self.is_shut(campaign)
         recipients = [
             NewRecipient(
                 address=f"user{number}@{lane}",
                 lane=lane,
-                claimed=how == "claimed" and not closed,
+                claimed=how == "claimed" and not shut,
                 due=self.clock + 50 * number * SECOND if how == "scheduled" else None,
                 notify="NEVER" if number % 2 else None,
                 orcpt="rfc822;x" if number % 3 else None,
@@ -199,13 +218,14 @@ class StoreMachine(RuleBasedStateMachine):
                 self.check_claim(claim)
 
         self.submit(self.store.append(message), check)
-        if wait:
-            self.drain()
 
     @rule(lane=lanes, limit=st.integers(1, 8), keep_cursor=st.booleans(), wait=st.booleans())
     def claim(self, lane: str, limit: int, keep_cursor: bool, wait: bool) -> None:
-        cursor = self.cursors[lane] if keep_cursor else 0
+        self.claim_page(lane, limit, self.cursors[lane] if keep_cursor else 0)
+        if wait:
+            self.drain()
 
+    def claim_page(self, lane: str, limit: int, cursor: int) -> None:
         def check(page: Any) -> None:
             assert not isinstance(page, StoreError), page
             ready = [one for one in self.books.waiting.values() if one.lane == lane and one.state is READY]
@@ -235,8 +255,6 @@ class StoreMachine(RuleBasedStateMachine):
                 self.check_claim(claim)
 
         self.submit(self.store.claim(lane, limit=limit, cursor=cursor), check)
-        if wait:
-            self.drain()
 
     def check_claim(self, claim: Any) -> None:
         message = claim.message
@@ -268,20 +286,69 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
+    @rule(
+        lane=lanes,
+        fates=st.lists(
+            st.tuples(
+                st.sampled_from(["settled", "ending", "logged", "open", "claimed"]),
+                st.sampled_from([Outcome.DELIVERED, Outcome.BOUNCED, None]),
+            ),
+            min_size=1,
+            max_size=5,
+        ),
+        wait=st.booleans(),
+    )
+    def send(self, lane: str, fates: list[tuple[str, Outcome | None]], wait: bool) -> None:
+        """Claim a page and take its recipients through their transactions, each as far as its fate has it."""
+        self.claim_page(lane, 8, self.cursors[lane])
+        self.drain()
+        claimed = [
+            one
+            for one in self.books.waiting.values()
+            if one.lane == lane and one.state is CLAIMED and one.slot is None and not self.is_shut(one.campaign)
+        ]
+        for one, (end, outcome) in zip(claimed, itertools.cycle(fates), strict=False):
+            if end == "claimed":
+                continue
+            one.slot = self.store.attempts.begin(one.id, one.attempts)
+            if end == "open":
+                continue
+            self.store.attempts.ending(one.slot)
+            one.ending = True
+            if end == "ending":
+                continue
+            one.logged = self.settlement(one, outcome, "2.0.0 Ok", began=True)
+            self.store.attempts.outcome(one.slot, one.logged)
+            if end == "settled":
+                self.settle([one], [one.logged], wait)
+
+    def is_shut(self, campaign: str) -> bool:
+        """Whether the gate, in memory, lets nothing begin."""
+        return campaign in self.closed or campaign in self.held
+
+    def claims(self, *, begun: bool) -> bool:
+        """Whether there is a claimed recipient to be acted on."""
+        return any(
+            one.state is CLAIMED and not one.touched and (one.slot is not None) == begun
+            for one in self.books.waiting.values()
+        )
+
     def pick(self, data: st.DataObject, fits: Callable[[Waiting], bool]) -> list[Waiting]:
         fitting = [one for one in self.books.waiting.values() if one.state is CLAIMED and not one.touched and fits(one)]
         if not fitting:
             return []
+        if data.draw(st.booleans(), "all"):
+            return fitting
         chosen = data.draw(st.lists(st.sampled_from([one.id for one in fitting]), unique=True, min_size=1, max_size=6))
         return [self.books.waiting[number] for number in chosen]
 
+    @precondition(lambda self: self.claims(begun=False))
     @rule(data=st.data())
     def begin(self, data: st.DataObject) -> None:
-        for one in self.pick(
-            data, lambda one: one.slot is None and one.campaign not in self.closed and one.campaign not in self.held
-        ):
+        for one in self.pick(data, lambda one: one.slot is None and not self.is_shut(one.campaign)):
             one.slot = self.store.attempts.begin(one.id, one.attempts)
 
+    @precondition(lambda self: self.claims(begun=True))
     @rule(data=st.data())
     def ending(self, data: st.DataObject) -> None:
         for one in self.pick(data, lambda one: one.slot is not None and not one.ending):
@@ -306,6 +373,7 @@ class StoreMachine(RuleBasedStateMachine):
             slot=one.slot,
         )
 
+    @precondition(lambda self: self.claims(begun=True))
     @rule(data=st.data(), outcome=st.sampled_from([None, Outcome.DELIVERED, Outcome.BOUNCED]), reply=texts)
     def log_outcome(self, data: st.DataObject, outcome: Outcome | None, reply: str) -> None:
         """The reply has come; its settlement is not yet submitted."""
@@ -315,11 +383,13 @@ class StoreMachine(RuleBasedStateMachine):
             self.store.attempts.outcome(one.slot, settlement)
             one.logged = settlement
 
+    @precondition(lambda self: self.claims(begun=True))
     @rule(data=st.data(), wait=st.booleans())
     def settle_logged(self, data: st.DataObject, wait: bool) -> None:
         chosen = self.pick(data, lambda one: one.logged is not None)
         self.settle(chosen, [one.logged for one in chosen if one.logged is not None], wait)
 
+    @precondition(lambda self: self.claims(begun=True) or self.claims(begun=False))
     @rule(
         data=st.data(),
         outcome=st.sampled_from([None, Outcome.BOUNCED, Outcome.DELIVERED, Outcome.UNKNOWN]),
@@ -350,6 +420,7 @@ class StoreMachine(RuleBasedStateMachine):
         if wait:
             self.drain()
 
+    @precondition(lambda self: self.claims(begun=False))
     @rule(data=st.data(), wait=st.booleans())
     def unclaim(self, data: st.DataObject, wait: bool) -> None:
         chosen = self.pick(data, lambda one: one.slot is None)
@@ -370,8 +441,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- campaigns ------------------------------------------------------------------------------------------------
 
-    @rule(campaign=st.sampled_from(NAMES[1:]), wait=st.booleans())
-    def halt(self, campaign: str, wait: bool) -> None:
+    @precondition(lambda self: len(self.closed) < 1 + self.steps // 12)
+    @rule(
+        data=st.data(),
+        answers=st.lists(st.sampled_from([Outcome.DELIVERED, None, Outcome.BOUNCED, "no answer"]), max_size=4),
+        wait=st.booleans(),
+    )
+    def halt(self, data: st.DataObject, answers: list[Any], wait: bool) -> None:
+        """Halt a campaign, best one that is being sent; then some of what was in flight is answered."""
+        busy = {one.campaign for one in self.books.waiting.values() if one.slot is not None} - {""}
+        campaign = data.draw(st.sampled_from(sorted(busy) or NAMES[1:]))
         self.clock += 1
         in_flight = [
             one
@@ -407,6 +486,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.closed.add(campaign)
         self.held.discard(campaign)
         self.submit(self.store.record_halt(request), check)
+        for one, answer in zip(in_flight, answers, strict=False):
+            if answer != "no answer":
+                self.settle([one], [one.logged or self.settlement(one, answer, "2.0.0 Ok", began=True)], wait=False)
         if wait:
             self.drain()
 
@@ -536,7 +618,7 @@ class StoreMachine(RuleBasedStateMachine):
                 break
         assert moved == fitting
 
-    @rule(which=filters, limit=st.integers(1, 6))
+    @rule(which=filters.filter(lambda which: which != QueueFilter()), limit=st.integers(1, 6))
     def drop(self, which: QueueFilter, limit: int) -> None:
         self.drain()
         fitting = {one.id for one in self.books.waiting.values() if one.state is not CLAIMED and self.fits(which, one)}
@@ -554,7 +636,7 @@ class StoreMachine(RuleBasedStateMachine):
                 break
         assert dropped == fitting
 
-    @rule(age=st.sampled_from([0, 30, 300]), limit=st.integers(1, 6))
+    @rule(age=st.sampled_from([30, 100, 300]), limit=st.integers(1, 6))
     def expire(self, age: int, limit: int) -> None:
         self.drain()
         before = self.clock - age * SECOND
@@ -578,9 +660,31 @@ class StoreMachine(RuleBasedStateMachine):
                 break
         assert expired == fitting
 
-    @rule(which=filters, limit=st.integers(1, 40))
-    def list_queue(self, which: QueueFilter, limit: int) -> None:
+    @rule(
+        which=filters,
+        limit=st.integers(1, 40),
+        campaign=names,
+        outcomes=st.none() | st.sets(st.sampled_from(Outcome)),
+        after_stop=st.booleans(),
+        data=st.data(),
+    )
+    def look(
+        self,
+        which: QueueFilter,
+        limit: int,
+        campaign: str,
+        outcomes: set[Outcome] | None,
+        after_stop: bool,
+        data: st.DataObject,
+    ) -> None:
+        """Read as an administrator does."""
         self.drain()
+        self.list_queue(which, limit)
+        self.list_outcomes(campaign, outcomes, after_stop)
+        if self.books.ended:
+            self.list_message(data.draw(st.sampled_from(sorted({one.message for one in self.books.ended.values()}))))
+
+    def list_queue(self, which: QueueFilter, limit: int) -> None:
         fitting = sorted(one.id for one in self.books.waiting.values() if self.fits(which, one))
         rows = self.loop.run_until_complete(self.store.queue(which, limit=limit))
         assert [row.recipient.id for row in rows] == fitting[:limit]
@@ -590,14 +694,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert row.due == (one.due if one.state in (DEFERRED, SCHEDULED) else None)
             assert (row.recipient.attempts, row.message.campaign) == (one.attempts, one.campaign)
 
-    @rule(
-        campaign=names,
-        outcomes=st.none() | st.sets(st.sampled_from(Outcome)),
-        after_stop=st.booleans(),
-    )
     def list_outcomes(self, campaign: str, outcomes: set[Outcome] | None, after_stop: bool) -> None:
-        self.drain()
-
         async def read() -> list[Any]:
             return [
                 row
@@ -614,15 +711,12 @@ class StoreMachine(RuleBasedStateMachine):
         )
         assert [row.recipient_id for row in self.loop.run_until_complete(read())] == expected
 
-    @precondition(lambda self: self.books.ended)
-    @rule(data=st.data())
-    def list_message(self, data: st.DataObject) -> None:
-        self.drain()
-        message = data.draw(st.sampled_from(sorted({one.message for one in self.books.ended.values()})))
+    def list_message(self, message: int) -> None:
         rows = self.loop.run_until_complete(self.store.message_outcomes(message))
         expected = sorted(one.id for one in self.books.ended.values() if one.message == message)
         assert [row.recipient_id for row in rows] == expected
 
+    @precondition(lambda self: len(self.books.ended) > 5)
     @rule(age=st.sampled_from([0, 100]), limit=st.integers(1, 6))
     def prune(self, age: int, limit: int) -> None:
         """Old outcomes go, those behind a young one may stay; no young one goes, and no count changes."""
@@ -638,7 +732,6 @@ class StoreMachine(RuleBasedStateMachine):
         for number in gone:
             at = self.books.ended.pop(number).at
             assert at is None or at < before
-        self.pruned = self.pruned or bool(gone)
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
@@ -744,6 +837,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def balanced(self) -> None:
+        self.steps += 1
         if hasattr(self, "store") and not self.pending:
             self.compare()
 
@@ -785,7 +879,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert one.reply is not None
                 assert row[10] in (one.reply, one.reply[: attempts.REPLY_LIMIT])
         cursor = db.execute("SELECT * FROM campaigns")
-        columns = [column for column, _ in cursor.description]
+        columns = [column[0] for column in cursor.description]
         found = {row["name"]: row for row in (dict(zip(columns, values, strict=True)) for values in cursor)}
         for name, known in self.books.campaigns.items():
             row = found.get(name, Counter())

@@ -73,6 +73,7 @@ def test_campaign_is_found_as_people_write_it(section, campaign):
         (b"X-Campaign-ID: =?utf-8?b?Y?=\r\n", "not a campaign id"),
         (b"X-Campaign-ID: =?utf-8?b?/w==?=\r\n", "not a campaign id"),
         (b"X-Campaign-ID: =?utf-8?q?c1=0A?=\r\n", "not a campaign id"),
+        (b"X-Campaign-ID:" + b" =?utf-8?q?c?=\r\n" * 500, "not a campaign id"),
         (b"X-Job: a\r\nX-Job: b\r\n", "X-Job is there more than once"),
         (b"X-Job: a\r\nx-job: A\r\n", "X-Job is there more than once"),
         (b"X-Job: a\r\nX-Job:\r\n", "X-Job is not a campaign id"),

@@ -1,7 +1,6 @@
 """What is told to systemd, and what is got from it."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -136,7 +135,7 @@ def test_no_sockets():
     assert take_sockets({"LISTEN_FDS": "many", "LISTEN_PID": str(os.getpid())}) == {}
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
+@pytest.mark.needs("systemd-analyze", "systemd")
 def test_the_unit_file(tmp_path):
     """A unit with a slip of the pen is ignored line by line, and nobody sees which hardening is missing."""
     unit = tmp_path / "mtactld.service"

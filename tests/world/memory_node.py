@@ -426,7 +426,9 @@ class MemoryNode:
         return list(self._ring)
 
     def follow_events(self, after: int | None) -> AsyncIterator[Event]:
-        backlog = [] if after is None else [event for event in self._ring if event.id > after]
+        last = self._ring[-1].id if self._ring else 0
+        start = last if after is None else after if after <= last else 0
+        backlog = [event for event in self._ring if event.id > start]
         return Follower(self.followers, backlog)
 
     async def reload(self, *, by: RequestedBy) -> ReloadReport:
