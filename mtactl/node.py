@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing
 from importlib.metadata import version
-from typing import Any, Literal, cast
+from typing import Any, overload
 
-from mtactl.campaign.halt import Halt, HaltStep
-from mtactl.campaign.ledger import Account
 from mtactl.campaign.state import CampaignEvent, CampaignState
 from mtactl.control import types
 from mtactl.core import Core
@@ -16,10 +15,10 @@ from mtactl.errors import IllegalMove, UnknownCampaign
 from mtactl.message import queue_id
 from mtactl.observe.events import EventBus
 from mtactl.observe.log import timestamp
-from mtactl.schedule.lane import Lane, LaneState
+from mtactl.reports import counts, lane_row, queue_recipient, recipient_row, steps, stop_facts
 from mtactl.settings import Settings
 from queue_store.errors import CampaignHalted
-from queue_store.records import Claim, Outcome, OutcomeRow, QueuedState, QueueFilter, QueueRow
+from queue_store.records import Claim, Outcome, QueuedState, QueueFilter, QueueRow
 
 __all__ = ["LocalNode"]
 
@@ -31,10 +30,6 @@ _ASKED = {
     "held": (None,),
     None: (None,),
 }
-
-
-def _maybe(at: int | None) -> str | None:
-    return None if at is None else timestamp(at)
 
 
 class LocalNode:
@@ -74,20 +69,21 @@ class LocalNode:
             uptime_seconds=round(now - self._started, 3),
             health="degraded" if problems else "ok",
             problems=problems,
-            totals=_counts(total),
+            totals=counts(total),
             campaigns={state.value: count for state, count in states.items()},
             queue=core.queue_states(),
             connections=core.dispatcher.connections,
             in_flight_transactions=core.dispatcher.transactions,
             store_free_bytes=core.store.free_bytes(),
             lanes=len(core.lanes),
-            lanes_in_backoff=tuple(_lane_row(lane, now) for lane in core.lanes if lane.in_backoff(now)),
+            lanes_in_backoff=tuple(lane_row(lane, now) for lane in core.lanes if lane.in_backoff(now)),
         )
 
     def campaigns(self, state: types.CampaignState | None) -> Sequence[types.CampaignReport]:
         """Give a report for each campaign, by name."""
+        gate = self._core.gate
         names = sorted(name for name in self._core.ledger if name)
-        return [self._report(name) for name in names if state is None or self._core.gate.state(name).value == state]
+        return _Reports([name for name in names if state is None or gate.state(name).value == state], self._report)
 
     def report(self, campaign: str) -> types.CampaignReport:
         """Give a campaign's report. Raises UnknownCampaign."""
@@ -105,9 +101,9 @@ class LocalNode:
             campaign=campaign,
             node=self._settings().node.name,
             state=self._core.gate.state(campaign).value,
-            counts=_counts(account),
-            stop=None if halt is None else _stop(halt),
-            steps=() if halt is None else _steps(halt, account),
+            counts=counts(account),
+            stop=None if halt is None else stop_facts(halt),
+            steps=() if halt is None else steps(halt, account),
         )
 
     async def halt(self, campaign: str, *, reason: str | None, by: types.RequestedBy) -> types.CampaignReport:
@@ -160,8 +156,11 @@ class LocalNode:
         wanted = None if outcomes is None else [Outcome[name.upper()] for name in outcomes]
 
         async def pages() -> AsyncIterator[Sequence[types.RecipientRow]]:
-            async for page in self._core.store.recipients(campaign, outcomes=wanted, after_stop=after_stop):
-                yield [_recipient_row(row) for row in page]
+            async with aclosing(
+                self._core.store.recipients(campaign, outcomes=wanted, after_stop=after_stop)
+            ) as stored:
+                async for page in stored:
+                    yield [recipient_row(row) for row in page]
 
         return pages()
 
@@ -173,14 +172,24 @@ class LocalNode:
         campaigns: Sequence[str | None] = [campaign]
         if state == "held":
             campaigns = [name for name in self._core.gate.held() if campaign in (None, name)]
+        lane = None if domain is None else domain.lower()
         for name in campaigns:
             for stored in _ASKED[state]:
-                which = QueueFilter(campaign=name, lane=None if domain is None else domain.lower(), state=stored)
-                rows = await self._core.store.queue(which, limit=limit)
-                found.extend(self._queue_row(row, flying) for flying in (self._flying(),) for row in rows)
-        if state is not None:
-            found = [row for row in found if row.state == state]
+                found += await self._list(QueueFilter(campaign=name, lane=lane, state=stored), state, limit)
         return sorted(found, key=lambda row: (row.message, row.recipient))[:limit]
+
+    async def _list(self, which: QueueFilter, state: str | None, limit: int) -> list[types.QueueRecipient]:
+        """List so many rows of a state that the store knows only in part: what is held or in flight is in memory."""
+        fetched = limit
+        while True:
+            rows = await self._core.store.queue(which, limit=fetched)
+            flying = self._core.dispatcher.in_flight_ids()
+            fitting = [self._queue_row(row, flying) for row in rows]
+            if state is not None:
+                fitting = [row for row in fitting if row.state == state]
+            if len(fitting) >= limit or len(rows) < fetched:
+                return fitting
+            fetched *= 4
 
     async def message(self, message: str) -> types.QueueMessage | None:
         """Show one message by its queue id, or None if it was never here (or is forgotten)."""
@@ -192,40 +201,16 @@ class LocalNode:
         settled = await self._core.store.message_outcomes(message_id)
         if not waiting and not settled:
             return None
-        flying = self._flying()
+        flying = self._core.dispatcher.in_flight_ids()
         return types.QueueMessage(
             message=queue_id.encode(message_id),
             waiting=tuple(self._queue_row(row, flying) for row in waiting),
-            settled=tuple(_recipient_row(row) for row in settled),
+            settled=tuple(recipient_row(row) for row in settled),
         )
-
-    def _flying(self) -> set[int]:
-        return self._core.dispatcher.in_flight_ids()
 
     def _queue_row(self, row: QueueRow, flying: set[int]) -> types.QueueRecipient:
-        state: types.QueueState
-        if row.recipient.id in flying:
-            state = "in_flight"
-        elif self._core.gate.state(row.message.campaign) is CampaignState.HELD:
-            state = "held"
-        elif row.state is QueuedState.CLAIMED:
-            state = "ready"
-        else:
-            state = cast("types.QueueState", row.state.name.lower())
-        reply = f"{row.last_code or ''} {row.last_reply}".strip()
-        return types.QueueRecipient(
-            message=queue_id.encode(row.message.id),
-            campaign=row.message.campaign or None,
-            sender=row.message.reverse_path,
-            recipient=row.recipient.address,
-            lane=row.lane,
-            state=state,
-            attempts=row.recipient.attempts,
-            size=row.message.size,
-            arrived_at=timestamp(row.message.received_at),
-            due_at=_maybe(row.due) if row.state in (QueuedState.DEFERRED, QueuedState.SCHEDULED) else None,
-            last_reply=reply,
-        )
+        held = self._core.gate.state(row.message.campaign) is CampaignState.HELD
+        return queue_recipient(row, in_flight=row.recipient.id in flying, held=held)
 
     async def retry(self, selection: types.QueueSelection, *, by: types.RequestedBy) -> types.QueueChanged:
         """Make deferred recipients ready now, and end the back-off of the lanes meant."""
@@ -266,8 +251,8 @@ class LocalNode:
         now = time.monotonic()
         if lane is not None:
             found = self._core.lanes.find(lane.lower())
-            return [] if found is None else [_lane_row(found, now)]
-        return sorted((_lane_row(each, now) for each in self._core.lanes), key=lambda row: row.lane)
+            return [] if found is None else [lane_row(found, now)]
+        return sorted((lane_row(each, now) for each in self._core.lanes), key=lambda row: row.lane)
 
     def recent_events(self) -> Sequence[types.Event]:
         """Give the latest events, the oldest first."""
@@ -278,8 +263,9 @@ class LocalNode:
 
     async def follow_events(self, after: int | None) -> AsyncIterator[types.Event]:
         """Stream events from now on, or from behind the given id."""
-        async for event in self._events.follow(after):
-            yield types.Event(id=event.id, at=timestamp(event.at), kind=event.kind, data=dict(event.data))
+        async with aclosing(self._events.follow(after)) as events:
+            async for event in events:
+                yield types.Event(id=event.id, at=timestamp(event.at), kind=event.kind, data=dict(event.data))
 
     async def reload(self, *, by: types.RequestedBy) -> types.ReloadReport:
         """Read the configuration again. Raises ConfigError; then nothing was changed."""
@@ -288,70 +274,24 @@ class LocalNode:
         return report
 
 
-def _counts(account: Account) -> types.Counts:
-    return types.Counts(**{name: getattr(account, name) for name in types.Counts.__struct_fields__})
+class _Reports(Sequence[types.CampaignReport]):
+    """Reports that are made when they are read: there may be very many campaigns, and the loop has other work."""
 
+    def __init__(self, names: Sequence[str], make: Callable[[str], types.CampaignReport]) -> None:
+        self._names = names
+        self._make = make
 
-def _stop(halt: Halt) -> types.StopFacts:
-    return types.StopFacts(
-        kind=cast('Literal["stop", "cancel"]', halt.kind),
-        reason=halt.reason,
-        requested_by=types.RequestedBy(uid=halt.requested_uid, user=halt.requested_user),
-        requested_at=timestamp(halt.requested_at),
-        queued_at_stop=halt.queued_at_stop,
-        in_flight_at_stop=halt.in_flight_at_stop,
-        completed_at=_maybe(halt.completed_at),
-    )
+    def __len__(self) -> int:
+        return len(self._names)
 
-
-def _steps(halt: Halt, account: Account) -> tuple[types.Step, ...]:
-    progress = {
-        HaltStep.QUEUE_DROPPED: halt.queue_dropped(account.queued),
-        HaltStep.IN_FLIGHT_FINISHED: halt.in_flight_finished(account.in_flight),
-    }
-    steps = []
-    for step in HaltStep:
-        at = _maybe(halt.steps.get(step))
-        if step in progress:
-            done, total = progress[step]
-            steps.append(types.Step(name=step.value, at=at, done=done, total=total))
-        else:
-            steps.append(types.Step(name=step.value, at=at))
-    return tuple(steps)
-
-
-def _lane_row(lane: Lane, now: float) -> types.LaneRow:
-    state = lane.state(now)
-    return types.LaneRow(
-        lane=lane.name,
-        state=state.value,
-        connections=lane.connections,
-        max_connections=lane.concurrency.limit,
-        in_flight=lane.in_flight,
-        window=lane.window.recipients,
-        rate=lane.throttle.rate,
-        delivered=lane.delivered,
-        deferred=lane.deferred,
-        bounced=lane.bounced,
-        backoff_until=_maybe(lane.backoff_until_wall) if state is LaneState.BACKOFF else None,
-        last_reply=lane.last_reply,
-        last_peer=lane.last_peer,
-    )
-
-
-def _recipient_row(row: OutcomeRow) -> types.RecipientRow:
-    return types.RecipientRow(
-        recipient=row.address,
-        outcome=cast("types.OutcomeName", row.outcome.name.lower()),
-        after_stop=row.after_stop,
-        at=timestamp(row.at),
-        message=queue_id.encode(row.message_id),
-        attempts=row.attempts,
-        code=row.code,
-        reply=row.reply,
-        peer=row.peer,
-        lane=row.lane,
-    )
+    @overload
+    def __getitem__(self, index: int) -> types.CampaignReport: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[types.CampaignReport]: ...
+    def __getitem__(self, index: int | slice) -> types.CampaignReport | Sequence[types.CampaignReport]:
+        if isinstance(index, slice):
+            return [self._make(name) for name in self._names[index]]
+        return self._make(self._names[index])
 
 
 def _filter(selection: types.QueueSelection) -> QueueFilter | None:

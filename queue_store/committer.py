@@ -226,10 +226,12 @@ class Committer:
             self._upkeep.step()
         except (apsw.FullError, StoreFull):
             self._upkeep.put_off()
-        except (StoreError, apsw.Error, OSError) as error:
-            self._fail(error if isinstance(error, StoreError) else mapped(error, str(self._index.path), 0))
+        except (apsw.Error, OSError) as error:
+            self._fail(mapped(error, str(self._index.path), 0))
+        except Exception as error:  # noqa: BLE001 - the thread must live to answer those who wait for it
+            self._fail(error)
 
-    def _fail(self, error: StoreError) -> None:
+    def _fail(self, error: Exception) -> None:
         """Take no more writes."""
         failure = StoreFailed(f"the store takes no more writes: {error}")
         failure.__cause__ = error

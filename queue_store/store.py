@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -216,13 +216,13 @@ class QueueStore:
 
     def recipients(
         self, campaign: str, *, outcomes: Collection[Outcome] | None = None, after_stop: bool = False
-    ) -> AsyncIterator[Sequence[OutcomeRow]]:
+    ) -> AsyncGenerator[Sequence[OutcomeRow], None]:
         """Stream the outcomes of a campaign, in pages, in the order of arrival, from a snapshot of its own."""
         return self._stream(campaign, outcomes, after_stop)
 
     async def _stream(
         self, campaign: str, outcomes: Collection[Outcome] | None, after_stop: bool
-    ) -> AsyncIterator[Sequence[OutcomeRow]]:
+    ) -> AsyncGenerator[Sequence[OutcomeRow], None]:
         above = 0
         while True:
             page = await self._read(

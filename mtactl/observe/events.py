@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ class EventBus:
         """Give the latest events but outcomes, the oldest first."""
         return tuple(self._ring)
 
-    async def follow(self, after: int | None = None) -> AsyncIterator[Event]:
+    async def follow(self, after: int | None = None) -> AsyncGenerator[Event, None]:
         """Give events as they come; with `after`, first those behind that id which are still kept.
 
         Ends when the bus is closed. An id of a former run of the daemon (larger than any of this one) brings all that

@@ -57,11 +57,8 @@ async def serve_stock():
 
 def measure(port, messages, options):
     began = time.perf_counter()
-    subprocess.run(
-        ["smtp-source", "-s", "20", "-l", "10240", "-m", str(messages), "-f", "a@example.com", "-t", "b@example.org"]
-        + [*options, f"127.0.0.1:{port}"],
-        check=True,
-    )
+    load = ("-s", "20", "-l", "10240", "-m", str(messages), "-f", "a@example.com", "-t", "b@example.org")
+    subprocess.run(["smtp-source", *load, *options, f"127.0.0.1:{port}"], check=True)
     return messages / (time.perf_counter() - began)
 
 

@@ -6,6 +6,7 @@ is claimed and settled by as many consumers at the same time in the second part.
 
 import argparse
 import asyncio
+import importlib
 import shutil
 import tempfile
 import time
@@ -169,10 +170,11 @@ async def run(folder: Path, number: int, producers: int, drops: int) -> None:
         await store.close()
         shutil.rmtree(path)
     if drops:
-        await run_drop(folder / "drop", drops, producers, commits)
+        for rest in (0, 1, 3):
+            await run_drop(folder / f"drop-{rest}", drops, producers, commits, rest)
 
 
-async def run_drop(path: Path, number: int, producers: int, commits: Commits) -> None:
+async def run_drop(path: Path, number: int, producers: int, commits: Commits, rest: int) -> None:
     """Queue a campaign of two recipients a message, halt it and drop it, while other mail flows."""
     store = await QueueStore.open(path, reserve=1 << 20, on_commit=commits.note)
     pending = []
@@ -212,12 +214,15 @@ async def run_drop(path: Path, number: int, producers: int, commits: Commits) ->
         began = time.perf_counter()
         await store.record_halt(HaltRequest(campaign="big", closed_at=0, in_flight=0))
         halted = time.perf_counter()
-        while (await store.drop_campaign("big")).more:
-            pass
+        more = True
+        while more:
+            chunk = time.perf_counter()
+            more = (await store.drop_campaign("big", limit=1_000)).more
+            await asyncio.sleep(rest * (time.perf_counter() - chunk))
         ended = time.perf_counter()
         stop = True
         print(
-            f"halt of {number:,} recipients: answered in {(halted - began) * 1e3:.1f} ms, dropped in {ended - halted:.2f} s"
+            f"halt of {number:,} recipients, resting {rest} times as long as it works: answered in {(halted - began) * 1e3:.1f} ms, dropped in {ended - halted:.2f} s"
             f" ({number / (ended - halted):,.0f}/s); other mail {before / 2:,.0f}/s before,"
             f" {flowed / (ended - began):,.0f}/s meanwhile; {commits.take()}"
         )
@@ -241,9 +246,7 @@ def main() -> None:
     parser.add_argument("--drops", type=int, default=200_000)
     options = parser.parse_args()
     try:
-        import uvloop
-
-        runner = uvloop.run
+        runner = importlib.import_module("uvloop").run
     except ImportError:
         runner = asyncio.run
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

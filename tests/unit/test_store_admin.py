@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from queue_store import index_drops, index_reads
-from queue_store.records import HaltRequest, Outcome, OutcomeRow, QueueFilter, QueuedState
+from queue_store.records import HaltRequest, Outcome, OutcomeRow, QueuedState, QueueFilter
 from queue_store.store import QueueStore
 from tests.unit.store_books import check_books, new_message, rows, settled
 
@@ -67,7 +67,13 @@ async def test_listing_is_by_age_and_filtered(store: QueueStore) -> None:
     assert await listed(message_id=message.id, campaign="c0" if message.campaign == "c1" else "c1") == []
     assert await listed(campaign="unknown") == await listed(lane="unknown") == await listed(message_id=10**9) == []
     await store.claim("a.org", limit=3)
-    for facts in ({}, {"campaign": "c0"}, {"lane": "a.org"}, {"lane": "b.org"}, {"message_id": everything[0].message.id}):
+    for facts in (
+        {},
+        {"campaign": "c0"},
+        {"lane": "a.org"},
+        {"lane": "b.org"},
+        {"message_id": everything[0].message.id},
+    ):
         claimed = await store.queue(QueueFilter(state=QueuedState.CLAIMED, **facts), limit=100)
         same = [row for row in await store.queue(QueueFilter(**facts), limit=100) if row.state is QueuedState.CLAIMED]
         assert claimed == same
@@ -169,9 +175,7 @@ async def test_outcomes_are_streamed_in_order_by_pages(store: QueueStore, monkey
     monkeypatch.setattr("queue_store.store._OUTCOMES_IN_PAGE", 7)
     appended = await store.append(new_message(recipients=50, claimed=True))
     outcomes = [Outcome.DELIVERED if number % 2 else Outcome.BOUNCED for number in range(50)]
-    settlements = [
-        settled(appended.claims[0], outcome)[number] for number, outcome in enumerate(outcomes)
-    ]
+    settlements = [settled(appended.claims[0], outcome)[number] for number, outcome in enumerate(outcomes)]
     await store.settle(settlements)
     pages: list[list[OutcomeRow]] = [list(page) async for page in store.recipients("c1")]
     assert [len(page) for page in pages] == [7] * 7 + [1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from queue_store.errors import StoreClosed, StoreCorrupt, StoreError
-from queue_store.records import NewMessage, NewRecipient, Outcome, QueueFilter, QueuedState
+from queue_store.records import NewMessage, NewRecipient, Outcome, QueuedState, QueueFilter
 from queue_store.store import QueueStore
 from tests.unit.store_books import BODY, check_books, new_message, pairs, rows, settled
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from queue_store.errors import StoreCorrupt, StoreLocked
-from queue_store.records import Outcome, QueueFilter, QueuedState
+from queue_store.records import Outcome, QueuedState, QueueFilter
 from queue_store.store import QueueStore
 from tests.unit.store_books import BODY, check_books, rows
 

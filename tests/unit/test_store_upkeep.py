@@ -147,8 +147,10 @@ async def test_a_drop_of_many_gives_the_space_back(tmp_path: Path, monkeypatch: 
         pass
     size = (tmp_path / "queue.db").stat().st_size
     await reach(
-        lambda: rows(tmp_path, "SELECT freelist_count * 8 < page_count FROM pragma_freelist_count, pragma_page_count")
-        == [(1,)]
+        lambda: (
+            rows(tmp_path, "SELECT freelist_count * 8 < page_count FROM pragma_freelist_count, pragma_page_count")
+            == [(1,)]
+        )
     )
     await store.close()
     assert (tmp_path / "queue.db").stat().st_size < size

@@ -1,0 +1,118 @@
+"""The core's values as the control API's wire types."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from mtactl.campaign.halt import Halt, HaltStep
+from mtactl.campaign.ledger import Account
+from mtactl.control import types
+from mtactl.message import queue_id
+from mtactl.observe.log import timestamp
+from mtactl.schedule.lane import Lane, LaneState
+from queue_store.records import OutcomeRow, QueuedState, QueueRow
+
+__all__ = ["counts", "lane_row", "maybe_timestamp", "queue_recipient", "recipient_row", "steps", "stop_facts"]
+
+
+def maybe_timestamp(at: int | None) -> str | None:
+    """Give µs since the epoch as RFC 3339, or None for None."""
+    return None if at is None else timestamp(at)
+
+
+def counts(account: Account) -> types.Counts:
+    """Give the counts of an account."""
+    return types.Counts(**{name: getattr(account, name) for name in types.Counts.__struct_fields__})
+
+
+def stop_facts(halt: Halt) -> types.StopFacts:
+    """Give the facts of a halt."""
+    return types.StopFacts(
+        kind=cast('Literal["stop", "cancel"]', halt.kind),
+        reason=halt.reason,
+        requested_by=types.RequestedBy(uid=halt.requested_uid, user=halt.requested_user),
+        requested_at=timestamp(halt.requested_at),
+        queued_at_stop=halt.queued_at_stop,
+        in_flight_at_stop=halt.in_flight_at_stop,
+        completed_at=maybe_timestamp(halt.completed_at),
+    )
+
+
+def steps(halt: Halt, account: Account) -> tuple[types.Step, ...]:
+    """Give the panel of steps, with the progress that the account tells of."""
+    progress = {
+        HaltStep.QUEUE_DROPPED: halt.queue_dropped(account.queued),
+        HaltStep.IN_FLIGHT_FINISHED: halt.in_flight_finished(account.in_flight),
+    }
+    steps = []
+    for step in HaltStep:
+        at = maybe_timestamp(halt.steps.get(step))
+        if step in progress:
+            done, total = progress[step]
+            steps.append(types.Step(name=step.value, at=at, done=done, total=total))
+        else:
+            steps.append(types.Step(name=step.value, at=at))
+    return tuple(steps)
+
+
+def lane_row(lane: Lane, now: float) -> types.LaneRow:
+    """Give a lane as it is at `now` (monotonic seconds)."""
+    state = lane.state(now)
+    return types.LaneRow(
+        lane=lane.name,
+        state=state.value,
+        connections=lane.connections,
+        max_connections=lane.concurrency.limit,
+        in_flight=lane.in_flight,
+        window=lane.window.recipients,
+        rate=lane.throttle.rate,
+        delivered=lane.delivered,
+        deferred=lane.deferred,
+        bounced=lane.bounced,
+        backoff_until=maybe_timestamp(lane.backoff_until_wall) if state is LaneState.BACKOFF else None,
+        last_reply=lane.last_reply,
+        last_peer=lane.last_peer,
+    )
+
+
+def recipient_row(row: OutcomeRow) -> types.RecipientRow:
+    """Give what became of a recipient."""
+    return types.RecipientRow(
+        recipient=row.address,
+        outcome=cast("types.OutcomeName", row.outcome.name.lower()),
+        after_stop=row.after_stop,
+        at=timestamp(row.at),
+        message=queue_id.encode(row.message_id),
+        attempts=row.attempts,
+        code=row.code,
+        reply=row.reply,
+        peer=row.peer,
+        lane=row.lane,
+    )
+
+
+def queue_recipient(row: QueueRow, *, in_flight: bool, held: bool) -> types.QueueRecipient:
+    """Give a recipient that has no outcome; memory knows whether it is in flight, and its campaign held."""
+    state: types.QueueState
+    if in_flight:
+        state = "in_flight"
+    elif held:
+        state = "held"
+    elif row.state is QueuedState.CLAIMED:
+        state = "ready"
+    else:
+        state = cast("types.QueueState", row.state.name.lower())
+    reply = f"{row.last_code or ''} {row.last_reply}".strip()
+    return types.QueueRecipient(
+        message=queue_id.encode(row.message.id),
+        campaign=row.message.campaign or None,
+        sender=row.message.reverse_path,
+        recipient=row.recipient.address,
+        lane=row.lane,
+        state=state,
+        attempts=row.recipient.attempts,
+        size=row.message.size,
+        arrived_at=timestamp(row.message.received_at),
+        due_at=maybe_timestamp(row.due) if row.state in (QueuedState.DEFERRED, QueuedState.SCHEDULED) else None,
+        last_reply=reply,
+    )
