@@ -69,7 +69,7 @@ async def answer_rows(
 ) -> web.StreamResponse:
     """Answer with `{"name": [rows], **more}`, encoded a few rows at a time so that nothing else has to wait for it."""
     if len(rows) <= _ROWS:
-        return answer({name: rows, **more})
+        return answer({name: rows[:], **more})  # a slice is a list, whatever the sequence
     async with Outflow(request, JSON) as out:
         for start in range(0, len(rows), _ROWS):
             head = b"," if start else b'{"%s":[' % name.encode()

@@ -42,6 +42,16 @@ _NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
 _LOCAL_ERROR = Reply(451, "4.3.0", "local error, try again later")
 
 
+class _NoHooks:
+    """A handler of which aiosmtpd, which looks through it for each new connection, finds nothing to look at."""
+
+    def __dir__(self) -> list[str]:
+        return []
+
+
+_NO_HOOKS = _NoHooks()
+
+
 class SMTPSession(SMTP):
     """A session with one client. `opened` and `closed` are told of its beginning and its end.
 
@@ -57,7 +67,7 @@ class SMTPSession(SMTP):
         closed: Callable[[SMTPSession], None],
     ) -> None:
         super().__init__(
-            None,
+            _NO_HOOKS,
             data_size_limit=policy.settings.max_message_size,
             enable_SMTPUTF8=True,
             hostname=policy.hostname,
