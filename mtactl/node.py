@@ -233,13 +233,14 @@ class LocalNode:
         core = self._core
         which = _filter(selection)
         recipients = 0
-        more = which is not None
-        while more and which is not None:
-            core.lanes.evict(lambda claim: _fits(claim, which))
+        rounds = 0 if which is None else 2  # a page that was on its way in the first round is evicted in the second
+        while rounds and which is not None:
+            evicted = core.lanes.evict(lambda claim: _fits(claim, which))
             dropped = await core.store.drop(which)
             core.halter.enter_dropped(dropped)
             recipients += sum(delta.total for delta in dropped.by_campaign.values())
-            more = dropped.more
+            if not (dropped.more or evicted):
+                rounds -= 1
         core.lanes.pump_all()
         self._events.publish("drop", {"recipients": recipients, "by": by.user, **_asked(selection)})
         return types.QueueChanged(recipients=recipients)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ PEER_LIMIT = 60
 REPLY_LIMIT = 152
 
 _FREE, _OPEN, _ENDING, _DONE = range(4)
+_IN_USE = re.compile(rb"[\x01-\x03]")
+_NOT_FREE = re.compile(rb"[^\x00]")
 _DEFERRAL = 0
 _AFTER_STOP = 1
 _BEGAN = 2
@@ -103,7 +106,7 @@ class AttemptLog:
         """Give the slots that are not free; nothing when they can't be trusted."""
         if not self.trusted:
             return []
-        return [self._read(slot, state) for slot, state in enumerate(self._states()) if _FREE < state <= _DONE]
+        return [self._read(found.start(), found[0][0]) for found in _IN_USE.finditer(self._states())]
 
     def begin(self, recipient_id: int, attempt: int) -> int:
         """Note that a transaction for the recipient begins now; return its slot. Raises StoreFull if it can't grow."""
@@ -154,9 +157,8 @@ class AttemptLog:
 
     def clear(self) -> None:
         """Free all slots, once what they told is durable, and believe them from now on under this boot."""
-        for slot, state in enumerate(self._states()):
-            if state != _FREE:
-                self._map[_HEADER_SIZE + slot * _SLOT_SIZE] = _FREE
+        for found in _NOT_FREE.finditer(self._states()):
+            self._map[_HEADER_SIZE + found.start() * _SLOT_SIZE] = _FREE
         # A process that dies within this write leaves a header that fits no boot: not believed, which errs to be safe.
         _HEADER.pack_into(self._map, 0, _MAGIC, _VERSION, _SLOT_SIZE, self._boot)
         self._free[:] = range(self._slots - 1, -1, -1)  # the lowest first: few pages are in use

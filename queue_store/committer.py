@@ -327,6 +327,7 @@ class _Batch:
                 page = claim(self._index, operation.lane, operation.limit, operation.cursor)
                 self._results[at] = (operation, page, None)
             elif isinstance(operation, Unclaim):
+                self._flush_settles()
                 unclaim(self._index, operation.claims)
                 self._results[at] = (operation, None, None)
             elif isinstance(operation, Call):

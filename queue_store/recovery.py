@@ -3,7 +3,8 @@
 After an orderly close nothing is claimed. Else the claimed recipients are looked up in the attempt log by id and
 number of attempts made before: an outcome there is settled; a transaction that was open is, if its campaign is halted,
 UNKNOWN when the end of the message was being written and DROPPED when it was not; everything else is READY again. When
-the log is of another boot (a power cut), each claimed recipient may have begun: those of halted campaigns are UNKNOWN.
+the log is of another boot (a power cut), each claimed recipient may have begun: those of halted campaigns are UNKNOWN,
+save where the halt was a cancel, before which nothing had begun.
 All this is one transaction, and the log is cleared behind it, so that a recovery that dies is done over.
 """
 
@@ -11,18 +12,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import apsw
 
 from queue_store.attempts import AttemptLog, OpenAttempt
+from queue_store.errors import StoreFull
 from queue_store.index import Index, mapped
 from queue_store.index_halts import load_campaigns
 from queue_store.index_mail import settle
 from queue_store.lock import take_lock
 from queue_store.records import Outcome, Recovery, Settlement
-from queue_store.room import Room
+from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
 
 __all__ = ["Opened", "mark_clean", "open_store"]
@@ -74,35 +77,44 @@ class _Findings:
 
 
 def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
-    """Open or create the store in a folder, mended. Blocks. Raises StoreLocked, StoreCorrupt, StoreFull, OSError."""
+    """Open or create the store in a folder, mended. Blocks. Raises StoreLocked, StoreCorrupt, StoreFull, OSError.
+
+    On a full disk the reserve is spent: a halt must be possible after a restart too.
+    """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = take_lock(path / "lock", path)
-    letting_go: list[Callable[[], object]] = [lambda: os.close(lock)]
-    room = Room(path, reserve)
-    database = path / "queue.db"
     try:
-        index = Index(database, now=now)
-        letting_go.append(index.close)
+        room = Room(path, reserve)
+        try:
+            return _open_parts(path, lock, room, segment_size, now)
+        except (apsw.Error, OSError, StoreFull) as error:
+            # SQLite tells a full disk by more than one error while it opens.
+            full = isinstance(error, (apsw.FullError, StoreFull)) or room.exhausted()
+            if not full or not room.spend():
+                raise
+            return _open_parts(path, lock, room, segment_size, now)
+    except apsw.Error as error:
+        os.close(lock)
+        raise mapped(error, str(path / "queue.db"), 0) from error
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _open_parts(path: Path, lock: int, room: Room, segment_size: int, now: Callable[[], int]) -> Opened:
+    with ExitStack() as parts:
+        index = Index(path / "queue.db", now=now)
+        parts.callback(index.close)
         segments = Segments(path / "segments", segment_size=segment_size)
-        letting_go.append(segments.close)
+        parts.callback(segments.close)
         repairs = segments.recover(dict(index.rows("SELECT id, length FROM segments")))
         attempts = AttemptLog(path / "attempts")
-        letting_go.append(attempts.close)
-        try:
-            recovery = _recover(index, attempts)
-        except apsw.FullError:
-            if not room.spend():
-                raise
-            recovery = _recover(index, attempts)
+        parts.callback(attempts.close)
+        recovery = replace(_recover(index, attempts), repairs=tuple(repairs))
         attempts.clear()
-        room.restore()
-    except apsw.Error as error:
-        _let_go(letting_go)
-        raise mapped(error, str(database), room.free()) from error
-    except BaseException:
-        _let_go(letting_go)
-        raise
-    return Opened(index, segments, attempts, room, lock, replace(recovery, repairs=tuple(repairs)))
+        room.restore(beside=RESERVE_BESIDE)
+        parts.pop_all()
+    return Opened(index, segments, attempts, room, lock, recovery)
 
 
 def mark_clean(index: Index, room: Room) -> None:
@@ -124,7 +136,7 @@ def mark_clean(index: Index, room: Room) -> None:
 
 def _recover(index: Index, attempts: AttemptLog) -> Recovery:
     clean = bool(index.value("SELECT value FROM meta WHERE key = 'clean'"))
-    open_attempts = {attempt.recipient_id: attempt for attempt in attempts.recover()}
+    open_attempts = {(attempt.recipient_id, attempt.attempt): attempt for attempt in attempts.recover()}
     with index.transaction():
         index.db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
         found = _judge(index, open_attempts if attempts.trusted else None)
@@ -143,14 +155,17 @@ def _recover(index: Index, attempts: AttemptLog) -> Recovery:
     )
 
 
-def _judge(index: Index, attempts: dict[int, OpenAttempt] | None) -> _Findings:
+def _judge(index: Index, attempts: dict[tuple[int, int], OpenAttempt] | None) -> _Findings:
     """Say what became of each claimed recipient. `attempts` None: the log can't be trusted."""
     found = _Findings()
-    for campaign_id, recipient_id, message_id, made in index.db.execute(_CLAIMED):
+    # Of a campaign that was cancelled nothing had begun when its gate closed, and nothing could since.
+    cancelled = {number for (number,) in index.rows("SELECT campaign_id FROM halts WHERE kind = 'cancel'")}
+    for campaign_id, recipient_id, message_id, made in index.rows(_CLAIMED):
         campaign = index.campaigns.of_id(campaign_id)
-        attempt = None if attempts is None else attempts.get(recipient_id)
-        if attempt is not None and attempt.attempt != made:
-            attempt = None  # of an earlier attempt, which is settled
+        attempt = None if attempts is None else attempts.get((recipient_id, made))
+        if campaign_id in cancelled and attempt is None:
+            found.returned += 1
+            continue
         if attempts is None:
             found.began.add(campaign_id)
         if attempt is not None and attempt.settlement is not None:
@@ -178,8 +193,3 @@ def _judge(index: Index, attempts: dict[int, OpenAttempt] | None) -> _Findings:
             )
         )
     return found
-
-
-def _let_go(actions: list[Callable[[], object]]) -> None:
-    for action in reversed(actions):
-        action()

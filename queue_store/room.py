@@ -6,7 +6,10 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["Room"]
+__all__ = ["RESERVE_BESIDE", "Room"]
+
+RESERVE_BESIDE = 1 << 20  # bytes that must be free beside the reserve before it is put back
+_EXHAUSTED = 1 << 20  # bytes: with fewer free, a failure may come of it
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -28,6 +31,10 @@ class Room:
     def free(self) -> int:
         """Give the bytes that are free for mail: less what of the reserve is not on disk."""
         return max(0, self._available() - max(0, self._reserve - self._kept))
+
+    def exhausted(self) -> bool:
+        """Whether the file system has next to nothing left."""
+        return self._available() < _EXHAUSTED
 
     def spend(self) -> bool:
         """Give the reserve back to the file system; give whether there was any."""

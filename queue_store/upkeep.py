@@ -17,7 +17,7 @@ import apsw
 from queue_store.errors import StoreCorrupt, StoreFull
 from queue_store.index import Index, as_json
 from queue_store.index_mail import SegmentShare, add_to_segment
-from queue_store.room import Room
+from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
 
 __all__ = ["Upkeep"]
@@ -35,7 +35,6 @@ _COPY_LIVING = 4  # one in so many bytes living is mostly dead
 _COPY_MESSAGES = 256  # in a step
 _COPY_BYTES = 4 << 20  # in a step
 _COPY_LOOK = 20_000  # messages looked at in a step
-_RESERVE_BESIDE = 16 << 20  # bytes that must be free beside the reserve before it is put back
 
 
 class Upkeep:
@@ -203,5 +202,5 @@ class Upkeep:
     def _restore(self) -> bool:
         """Put the reserve back when there is room for it."""
         if self._room.spent:
-            self._room.restore(beside=_RESERVE_BESIDE)
+            self._room.restore(beside=RESERVE_BESIDE)
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from mtactl.message.reply import Reply
 __all__ = ["Listeners"]
 
 BACKLOG = 1024
+CLOSING = 1.0  # seconds
 
 _log = structlog.get_logger()
 
@@ -100,7 +102,10 @@ class _Listener:
 
     async def wait_closed(self) -> None:
         if self._server is not None:
-            await self._server.wait_closed()
+            # From Python 3.12 on it waits for the last client to take the last reply, which may be never.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING):
+                    await self._server.wait_closed()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

@@ -2,7 +2,7 @@
 
 What is aiosmtpd's: the frame of the protocol, the parser for addresses that are out of the ordinary, and AUTH and
 STARTTLS. What is not: octets come through a `Wire` and messages grow in a `Content`, because the stock way costs a
-message five times as much (DESIGN.md §2). Only a line that ends in CRLF is a command; one that ends in a bare LF ends
+message four times as much CPU (docs/adr/0010). Only a line that ends in CRLF is a command; one that ends in a bare LF ends
 the session, since a server in front of us may have taken it for something else.
 """
 
@@ -20,7 +20,7 @@ from mtactl.edge.content import Content
 from mtactl.edge.policy import ListenerPolicy
 from mtactl.edge.ports import ReceivedMessage
 from mtactl.edge.received import Trace
-from mtactl.edge.transaction import Transaction
+from mtactl.edge.transaction import NO_RECIPIENTS, NO_TRANSACTION, Transaction
 from mtactl.edge.wire import BareNewline, ConnectionLost, LineTooLong, Wire
 from mtactl.message.reply import Reply
 
@@ -38,18 +38,7 @@ _RCPT_OK = b"250 2.1.5 Ok\r\n"
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _OK = b"250 2.0.0 Ok\r\n"
 
-_NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
 _LOCAL_ERROR = Reply(451, "4.3.0", "local error, try again later")
-
-
-class _NoHooks:
-    """A handler of which aiosmtpd, which looks through it for each new connection, finds nothing to look at."""
-
-    def __dir__(self) -> list[str]:
-        return []
-
-
-_NO_HOOKS = _NoHooks()
 
 
 class SMTPSession(SMTP):
@@ -67,7 +56,7 @@ class SMTPSession(SMTP):
         closed: Callable[[SMTPSession], None],
     ) -> None:
         super().__init__(
-            _NO_HOOKS,
+            None,
             data_size_limit=policy.settings.max_message_size,
             enable_SMTPUTF8=True,
             hostname=policy.hostname,
@@ -335,7 +324,7 @@ class SMTPSession(SMTP):
         elif arg:
             self._refuse(Reply(501, "5.5.4", "DATA takes no argument"))
         elif not transaction.recipients:
-            self._refuse(_NO_RECIPIENTS)
+            self._refuse(NO_RECIPIENTS)
         else:
             self._wire.write(_GO_AHEAD)
             self._receiving = True
@@ -357,7 +346,8 @@ class SMTPSession(SMTP):
         octets, last = chunk
         self._receiving = True
         try:
-            target = self._chunk_target(octets)
+            transaction = self._transaction
+            target = NO_TRANSACTION if transaction is None else transaction.open_chunk(octets, self._trace)
             content = target if isinstance(target, Content) else None
             await self._wire.receive_chunk(octets, content, self._policy.settings.data_timeout)
             if isinstance(target, Reply):
@@ -367,18 +357,6 @@ class SMTPSession(SMTP):
                 await self._finish_chunk(target, octets, last=last)
         finally:
             self._receiving = False
-
-    def _chunk_target(self, octets: int) -> Content | Reply:
-        transaction = self._transaction
-        if transaction is None:
-            return Reply(503, "5.5.1", "BDAT belongs behind RCPT")
-        if not transaction.recipients:
-            return _NO_RECIPIENTS
-        if transaction.chunked is None:
-            transaction.chunked = transaction.open_content(self._trace)
-        if transaction.chunked.raw_size + octets > self._policy.settings.max_message_size:
-            return self._policy.too_large
-        return transaction.chunked
 
     async def _finish_chunk(self, content: Content, octets: int, *, last: bool) -> None:
         assert self._transaction is not None

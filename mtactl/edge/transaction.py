@@ -10,9 +10,12 @@ from mtactl.edge.ports import ReceivedMessage, ReceivedRecipient
 from mtactl.edge.received import Trace
 from mtactl.message.reply import Reply
 
-__all__ = ["Transaction"]
+__all__ = ["NO_RECIPIENTS", "NO_TRANSACTION", "Transaction"]
 
 _NO_MEMORY = Reply(452, "4.3.1", "no memory for the message now, try again later")
+NO_TRANSACTION = Reply(503, "5.5.1", "BDAT belongs behind RCPT")
+NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
+
 _NEEDS_EHLO = Reply(555, "5.5.4", "parameters need EHLO")
 
 
@@ -98,6 +101,16 @@ class Transaction:
             max_line=policy.settings.max_line_length,
             budget=policy.budget,
         )
+
+    def open_chunk(self, octets: int, trace: Trace) -> Content | Reply:
+        """Give what a chunk is to be added to, or refuse it (RFC 3030)."""
+        if not self.recipients:
+            return NO_RECIPIENTS
+        if self.chunked is None:
+            self.chunked = self.open_content(trace)
+        if self.chunked.raw_size + octets > self._policy.settings.max_message_size:
+            return self._policy.too_large
+        return self.chunked
 
     def complete(self, content: Content, client: str) -> ReceivedMessage | Reply:
         """Give the message that was received whole, or its refusal."""

@@ -15,6 +15,7 @@ from mtactl.edge.content import Content
 
 __all__ = ["BareNewline", "ConnectionLost", "LineTooLong", "Wire"]
 
+LINGER = 10.0  # seconds for the client to take the last reply
 READ_AHEAD = 128 << 10  # octets that may wait unread before the transport is paused
 
 
@@ -202,12 +203,15 @@ class Wire:
                 self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def close(self) -> None:
-        """Write what gathered and close; a client that does not read does not keep us."""
+        """Write what gathered and close; a client that does not read does not keep us for long."""
         self.flush()
         if self._held_up:
             self._transport.abort()
-        else:
+        elif not self._lost:
             self._transport.close()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(LINGER, self._transport.abort)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 

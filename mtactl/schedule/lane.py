@@ -84,18 +84,21 @@ class Lane:
         self.last_peer = ""
         self.last_active = now
 
-    def page(self) -> int:
-        """Give how many recipients a full window holds: what the destination may take in about five seconds."""
+    def page(self, share: int = _PAGE) -> int:
+        """Give how many recipients a full window holds: what the destination may take in about five seconds, but not
+        more than the lane's share of all windows.
+        """
         rate = self.settings.rate
-        return _PAGE if rate is None else int(max(_LEAST, min(_PAGE, rate * 5)))
+        page = _PAGE if rate is None else int(max(_LEAST, min(_PAGE, rate * 5)))
+        return min(page, share)
 
-    def wants_page(self, now: float) -> bool:
-        """Whether the next page should be claimed: more is on disk, and half of the window is used up."""
+    def wants_page(self, now: float, share: int = _PAGE) -> bool:
+        """Whether the next page should be claimed: more is on disk, and three quarters of the window are used up."""
         return (
             self.backlog
             and not self.claiming
             and not self.in_backoff(now)
-            and self.window.recipients * 2 <= self.page()
+            and self.window.recipients * 4 <= self.page(share)
         )
 
     def has_room(self, now: float) -> bool:

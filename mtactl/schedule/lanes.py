@@ -1,7 +1,8 @@
 """All lanes of the node and their windows: pages claimed from disk, claims put back, back-off, and who is woken when.
 
 The windows together are bounded, however long the queue is: the queue does not live in memory. A lane that finds no
-room waits its turn (`_starved`) and is fed as windows empty and connections end.
+room waits its turn (`_starved`) and is fed as windows empty and connections end. The more lanes have mail, the smaller
+is the share of each, but never so small that a page's commit is paid for a handful of recipients only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from queue_store.store import QueueStore
 
 __all__ = ["Lanes"]
 
-_WINDOWS = 20_000  # recipients in all windows together
+_WINDOWS = 40_000  # recipients in all windows together, at about 1 kB each
+_LEAST_SHARE = 16
 _FORGET = 600.0  # seconds without anything to do
 
 _log = structlog.get_logger("lanes")
@@ -137,11 +139,15 @@ class Lanes:
         claim = lane.window.pop(self._gate.lets_begin, most=lane.settings.max_recipients_per_transaction)
         if claim is not None:
             self._in_windows -= len(claim.recipients)
-        if lane.wants_page(time.monotonic()):
+        if lane.wants_page(time.monotonic(), self._share()):
             self._claim_page(lane)
-        if self._starved:
+        if self._starved and self._in_windows <= _WINDOWS - _LEAST_SHARE:
             self.feed_starved()
         return claim
+
+    def _share(self) -> int:
+        """Give how many recipients each lane may hold when all lanes that are known have mail."""
+        return max(_LEAST_SHARE, _WINDOWS // max(1, len(self._lanes)))
 
     def put_back(self, lane: Lane, claim: Claim) -> None:
         """Give back a claim that was popped in this tick: it is next again."""
@@ -156,13 +162,18 @@ class Lanes:
 
     # -- what goes back to disk -----------------------------------------------------------------------------------
 
-    def evict(self, fits: Callable[[Claim], bool]) -> None:
-        """Put the claims that fit back on disk as READY. Nothing is claimed anew before `pump_all`: the caller submits,
-        in the same tick, what is to be done with them there.
+    def evict(self, fits: Callable[[Claim], bool]) -> bool:
+        """Put the claims that fit back on disk as READY; give whether there were any.
+
+        Nothing is claimed anew before `pump_all`: the caller submits, in the same tick, what is to be done with them.
         """
+        found = False
         for lane in self:
             if lane.window:
-                self.put_on_disk(lane, lane.window.remove(fits))
+                claims = lane.window.remove(fits)
+                found = found or bool(claims)
+                self.put_on_disk(lane, claims)
+        return found
 
     def pump_all(self) -> None:
         """Give each lane what it can use now."""
@@ -199,7 +210,7 @@ class Lanes:
         if not self._open:
             return
         now = time.monotonic()
-        if lane.wants_page(now):
+        if lane.wants_page(now, self._share()):
             self._claim_page(lane)
         if not lane.window:
             return
@@ -273,9 +284,10 @@ class Lanes:
     # -- pages ------------------------------------------------------------------------------------------------------
 
     def _claim_page(self, lane: Lane) -> None:
-        room = min(lane.page() - lane.window.recipients, _WINDOWS - self._in_windows)
-        if room <= 0:
-            self._starved[lane.name] = None
+        page = lane.page(self._share())
+        room = min(page - lane.window.recipients, _WINDOWS - self._in_windows)
+        if room * 2 < page:
+            self._starved[lane.name] = None  # a page that small is not worth a commit; others will make room
             return
         lane.claiming = True
         lane.backlog = False

@@ -32,12 +32,13 @@ class Commits:
 
     def take(self) -> str:
         times = sorted(self.times)
-        text = (
-            f"{len(times)} commits of {self.operations / max(1, len(times)):.0f}, median {times[len(times) // 2] * 1e3:.2f}"
-            f" ms, 99th {times[len(times) * 99 // 100] * 1e3:.1f} ms, longest {times[-1] * 1e3:.0f} ms"
-            if times
-            else ""
-        )
+        text = ""
+        if times:
+            median, late = times[len(times) // 2] * 1e3, times[len(times) * 99 // 100] * 1e3
+            text = (
+                f"{len(times)} commits of {self.operations / len(times):.0f}, median {median:.2f} ms,"
+                f" 99th {late:.1f} ms, longest {times[-1] * 1e3:.0f} ms"
+            )
         self.times.clear()
         self.operations = 0
         return text
@@ -54,8 +55,9 @@ class Watch:
 
     def tell(self, number: int) -> None:
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        per_second, per_cpu = number / wall, number / cpu
         print(
-            f"{self.what:34} {number / wall:9,.0f}/s  {number / cpu:9,.0f}/s of CPU ({cpu / number * 1e6:5.0f} µs each);"
+            f"{self.what:34} {per_second:9,.0f}/s  {per_cpu:9,.0f}/s of CPU ({cpu / number * 1e6:5.0f} µs each);"
             f" {self.commits.take()}",
             flush=True,
         )
@@ -222,7 +224,8 @@ async def run_drop(path: Path, number: int, producers: int, commits: Commits, re
         ended = time.perf_counter()
         stop = True
         print(
-            f"halt of {number:,} recipients, resting {rest} times as long as it works: answered in {(halted - began) * 1e3:.1f} ms, dropped in {ended - halted:.2f} s"
+            f"halt of {number:,} recipients, resting {rest} times as long as it works:"
+            f" answered in {(halted - began) * 1e3:.1f} ms, dropped in {ended - halted:.2f} s"
             f" ({number / (ended - halted):,.0f}/s); other mail {before / 2:,.0f}/s before,"
             f" {flowed / (ended - began):,.0f}/s meanwhile; {commits.take()}"
         )

@@ -81,7 +81,8 @@ IMBALANCES = {
     "the living of a message": """
         SELECT id FROM messages AS m WHERE live = 0 OR live <> (
             SELECT count(*) FROM recipients AS r
-            WHERE r.campaign_id = m.campaign_id AND r.id > m.id AND r.id <= m.id + m.recipients AND r.message_id = m.id)""",
+            WHERE r.campaign_id = m.campaign_id AND r.id > m.id AND r.id <= m.id + m.recipients
+            AND r.message_id = m.id)""",
     "recipients have a message": """
         SELECT id FROM recipients WHERE message_id NOT IN (SELECT id FROM messages)""",
     "the living of a segment": """

@@ -136,6 +136,37 @@ async def test_after_a_power_cut_whatever_was_claimed_may_have_begun(tmp_path: P
     assert (recovery.unknown, recovery.settled) == (6, 0)
 
 
+CANCEL_AND_DIE = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from queue_store.records import HaltRequest
+from queue_store.store import QueueStore
+from tests.unit.store_books import new_message
+
+async def main():
+    store = await QueueStore.open(Path(sys.argv[1]), reserve=0)
+    await store.append(new_message("c1", claimed=True))
+    await store.record_halt(HaltRequest(campaign="c1", closed_at=1, in_flight=0))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_nothing_of_a_cancelled_campaign_is_unknown(tmp_path: Path) -> None:
+    """After a power cut a campaign of which nothing ever began would be reported as possibly delivered."""
+    run_to_death(CANCEL_AND_DIE, tmp_path)
+    with (tmp_path / "attempts").open("r+b") as file:
+        file.seek(16)
+        file.write(b"00000000-0000-0000-0000-000000000000")
+    store = await QueueStore.open(tmp_path, reserve=0)
+    assert (store.recovery.unknown, store.recovery.returned) == (0, 1)
+    assert (await store.drop_campaign("c1")).by_campaign["c1"].ready == 1
+    assert not next(record for record in store.recovery.campaigns if record.name == "c1").began
+    await store.close()
+    check_books(tmp_path)
+
+
 async def test_a_recovery_is_done_once(tmp_path: Path) -> None:
     """A second crash would count the outcomes of the first again."""
     run_to_death(DIE_EVERYWHERE, tmp_path)
@@ -160,7 +191,8 @@ async def main():
     print("open", flush=True)
     async def produce(number):
         while True:
-            appended = await store.append(new_message(f"c{number % 3}", lanes=f"d{number}.org", recipients=2, claimed=True))
+            message = new_message(f"c{number % 3}", lanes=f"d{number}.org", recipients=2, claimed=True)
+            appended = await store.append(message)
             print(appended.message_id, flush=True)
             (claim,) = appended.claims
             one, two = settled(claim, Outcome.DELIVERED), settled(claim, None, due=9)

@@ -104,7 +104,7 @@ async def test_a_damaged_message_does_not_stop_the_copying(tmp_path: Path, monke
     others = await append_many(store, "a", 130)  # whose segment is behind those
     first, second = messages[3], messages[10]
     assert first.segment == second.segment < others[-1].segment
-    path = sorted((tmp_path / "segments").iterdir())[0]
+    path = min((tmp_path / "segments").iterdir())
     with path.open("r+b") as file:
         file.seek(first.offset + 100)
         file.write(b"damage")

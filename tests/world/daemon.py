@@ -78,6 +78,7 @@ listen = "127.0.0.1:{self.smtp_port}"
                 stdout=log,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **(env or {})},
+                process_group=0,  # Ctrl-C at the terminal is for the one who ends it in order
             )
         deadline = time.monotonic() + ready
         while not self.is_ready():
@@ -191,22 +192,29 @@ class PeerWorld:
                 *("--record", str(self.path), "--profile", str(profile), "--seed", str(seed)),
             ],
             stdout=subprocess.PIPE,
+            process_group=0,
         )
         ports = json.loads(self.process.stdout.readline())
         self.port, self.plain_port = ports["pipelining"], ports["plain"]
 
     def record(self) -> Record:
-        """Read what it has seen so far."""
+        """Read what it has seen so far: all that it answered before this call is in there."""
+        if self.process.poll() is None:
+            self._tell(signal.SIGHUP)
         return Record(self.path)
 
     def freeze(self) -> None:
         """Answer no end of data from now on."""
-        self.process.send_signal(signal.SIGUSR1)
-        time.sleep(0.05)
+        self._tell(signal.SIGUSR1)
 
     def thaw(self) -> None:
         """Answer again."""
-        self.process.send_signal(signal.SIGUSR2)
+        self._tell(signal.SIGUSR2)
+
+    def _tell(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+        if not self.process.stdout.readline():
+            raise AssertionError("the world has ended")
 
     def end(self) -> None:
         """End the process."""

@@ -80,6 +80,9 @@ class Injector:
             data = mail.data.replace(b"\r\n.", b"\r\n..")
             writer.write(data + (b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n"))
             codes.append(await self._reply(reader))
+        else:
+            writer.write(b"RSET\r\n")
+            await self._reply(reader)
         code = next((code for code in codes if code >= 400), codes[-1])
         self.answers[mail.recipient] = code
         if code == 250 and self._ledger is not None:

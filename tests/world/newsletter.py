@@ -70,7 +70,7 @@ def templates(campaign: str, seed: int, count: int = 8) -> list[bytes]:
     rng = random.Random(seed)
     editions = []
     for number in range(count):
-        side = rng.randint(70, 195)
+        side = rng.randint(62, 180)
         text = "\n".join(" ".join(rng.choices(_WORDS, k=11)) + "." for _ in range(rng.randint(20, 60)))
         message = EmailMessage(policy=SMTP)
         message["From"] = f"The {campaign} team <news@news.example>"

@@ -16,7 +16,7 @@ class Transaction:
     began: int
     recipients: dict[str, int] = field(default_factory=dict)  # address: the code of its RCPT
     ended: int | None = None
-    code: int | None = None  # of the end of data; 0: hung up instead of a reply
+    code: int | None = None  # of the end of data; 0: hung up instead of a reply; None: there was no data
     lost: bool = False
 
     def open_at(self, stamp: int) -> bool:
@@ -42,6 +42,8 @@ class Record:
                 transaction.recipients[event["to"]] = event["code"]
             elif event["k"] == "end":
                 transaction.code, transaction.ended = event["code"], event["t"]
+            elif event["k"] == "reset":
+                transaction.ended = event["t"]
             elif event["k"] == "lost":
                 transaction.lost, transaction.ended = True, event["t"]
         self.transactions = list(found.values())

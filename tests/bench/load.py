@@ -1,0 +1,86 @@
+"""The load: Postfix's smtp-source to inject, its smtp-sink to count what arrives. The same for every server measured."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+_COUNTED = re.compile(rb"mesg=(\d+)")
+_INTERVAL = 0.005  # seconds between looks at the counter
+
+
+class Sink:
+    """smtp-sink, with stamps (seconds of time.monotonic) of when its counter of messages reached what."""
+
+    def __init__(self, port: int) -> None:
+        user = ("-u", "nobody") if os.geteuid() == 0 else ()
+        self.count = 0
+        self._first = 0.0
+        self._last = 0.0
+        self._process = subprocess.Popen(
+            ["smtp-sink", *user, "-c", f"127.0.0.1:{port}", "1024"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while output := os.read(descriptor, 1 << 16):
+            counted = _COUNTED.findall(output)
+            if counted and int(counted[-1]) != self.count:
+                self._last = time.monotonic()
+                self._first = self._first or self._last
+                self.count = int(counted[-1])
+            time.sleep(_INTERVAL)
+
+    def reset(self) -> int:
+        """Forget the first stamp; give the counter as it stands."""
+        self._first = 0.0
+        return self.count
+
+    def wait_for(self, count: int, timeout: float) -> float:
+        """Wait until it has counted so many; give the stamp of then. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while self.count < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"only {self.count} of {count} messages arrived in {timeout:.0f} s")
+            time.sleep(_INTERVAL)
+        return self._last
+
+    @property
+    def first(self) -> float:
+        """The stamp of the first message since `reset`."""
+        return self._first
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+        self._reading.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def inject(port: int, messages: int, *, size: int, sessions: int = 20, message: Path | None = None) -> float:
+    """Inject with smtp-source; give the seconds it took. `message` is a file to send instead of `size` octets."""
+    content = ("-l", str(size)) if message is None else ("-F", str(message))
+    began = time.monotonic()
+    subprocess.run(
+        [
+            *("smtp-source", "-d", "-s", str(sessions), "-m", str(messages), *content),
+            *("-N", "-f", "bounce@news.example", "-t", "reader@inbox.example", f"127.0.0.1:{port}"),
+        ],
+        check=True,
+    )
+    return time.monotonic() - began
+
+
+def missing_programs() -> list[str]:
+    """Name the programs of the load that are not installed."""
+    return [name for name in ("smtp-source", "smtp-sink") if shutil.which(name) is None]
