@@ -1,8 +1,11 @@
 """The committer: one thread that makes operations durable, in the order of their submission, many in one commit.
 
-Whatever gathered while the last commit ran is the next batch. Within a batch, appends are written together and
-settlements are written together; any other operation waits for those before it. The bodies are synced first, then the
-index is committed, then all results go to the event loop in one call. An operation that can't be done has its error as
+Whatever gathered while the last commit ran is the next batch. Claims and chunked walks (drops, promotions, expiry),
+which keep an order among themselves, let all else go first and have a share of each batch: what came in, what went out
+and above all a halt never wait for more than the batch under way and the mail before them.
+
+Within a batch, appends are written together and settlements are written together; any other operation waits for those
+before it. The bodies are synced first, then the index is committed, then all results go to the event loop in one call. An operation that can't be done has its error as
 its result; if it spoils the transaction, the batch is rolled back and its operations are done one by one, so that no
 other suffers. On a full disk appends fail with StoreFull, the others wait for room, and one that is essential (a halt)
 spends the reserve. After a failed write or fsync nothing is tried again: what is on disk then is not known.
@@ -15,6 +18,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +37,8 @@ from queue_store.upkeep import Upkeep
 
 __all__ = ["Committer"]
 
-_WEIGHT_OF_BATCH = 1000  # recipients; some 50 ms at most, which a halt may have to wait
+_WEIGHT_OF_BATCH = 500  # recipients; some 20 ms, which a halt may have to wait
+_WEIGHT_BEHIND = 250  # recipients of claims in a batch, or one chunk of a walk
 _BODIES_IN_BATCH = 32 << 20  # bytes
 _ROOM_BESIDE = 16 << 20  # bytes that appends leave for settlements, claims and the write-ahead log
 _ROOM_PER_APPEND = 4096  # bytes of rows and log
@@ -68,6 +73,7 @@ class Committer:
         self._upkeep = Upkeep(index, segments, room)
         self._operations: queue.SimpleQueue[Operation] = queue.SimpleQueue()
         self._stalled: list[Operation] = []
+        self._behind: deque[Operation] = deque()  # claims and walks
         self._failure: StoreFailed | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="queue-store-committer", daemon=True)
@@ -77,7 +83,7 @@ class Committer:
         self._thread.start()
 
     def submit(self, operation: Operation) -> None:
-        """Take an operation; it is done after all that were submitted before. For the loop's thread."""
+        """Take an operation; it is done after all of its kind that were submitted before. For the loop's thread."""
         if self._closed:
             operation.future.set_exception(StoreClosed("the store is closed"))
             return
@@ -96,30 +102,51 @@ class Committer:
         while closing is None:
             batch, closing = self._gather()
             if batch:
-                self._commit_all(batch)
+                self._commit_or_fail(batch)
             if closing is None and (not batch or self._upkeep.overdue()):
                 self._keep_up()
         self._finish(closing)
 
+    def _commit_or_fail(self, batch: Sequence[Operation]) -> None:
+        """Do a batch; whatever goes wrong in the handling of what went wrong ends the store, not the thread."""
+        try:
+            self._commit_all(batch)
+        except Exception as error:  # noqa: BLE001 - those who wait must be answered
+            self._fail(error)
+            self._stalled = []
+            self._tell([(operation, None, self._failure) for operation in batch], 0.0)
+
     def _gather(self) -> tuple[list[Operation], Close | None]:
         """Wait for operations; give those that are there, up to a batch, and Close if it has come."""
         batch, self._stalled = self._stalled, []
-        timeout = _STALL if batch else _IDLE if self._upkeep.wanted() else _REST
+        timeout = 0.0 if self._behind else _STALL if batch else _IDLE if self._upkeep.wanted() else _REST
         size = weight = 0
         try:
-            operation = self._operations.get(timeout=timeout)
+            operation = self._operations.get(timeout=timeout) if timeout else self._operations.get_nowait()
             while True:
                 if isinstance(operation, Close):
+                    batch += self._behind
+                    self._behind.clear()
                     return batch, operation
-                batch.append(operation)
-                if isinstance(operation, Append):
-                    size += sum(map(len, operation.message.body))
-                weight += _weight(operation)
-                if weight >= _WEIGHT_OF_BATCH or size >= _BODIES_IN_BATCH:
-                    break
+                if _may_wait(operation):
+                    self._behind.append(operation)
+                else:
+                    batch.append(operation)
+                    if isinstance(operation, Append):
+                        size += sum(map(len, operation.message.body))
+                    weight += _weight(operation)
+                    if isinstance(operation, Call) and operation.essential:
+                        return batch, None  # a halt is made durable at once
+                    if weight >= _WEIGHT_OF_BATCH or size >= _BODIES_IN_BATCH:
+                        break
                 operation = self._operations.get_nowait()
         except queue.Empty:
             pass
+        weight = 0
+        while self._behind and weight < _WEIGHT_BEHIND:
+            operation = self._behind.popleft()
+            batch.append(operation)
+            weight += _weight(operation)
         return batch, None
 
     def _commit_all(self, batch: Sequence[Operation], *, closing: bool = False) -> None:
@@ -233,6 +260,8 @@ class Committer:
 
     def _fail(self, error: Exception) -> None:
         """Take no more writes."""
+        if self._failure is not None:
+            return
         failure = StoreFailed(f"the store takes no more writes: {error}")
         failure.__cause__ = error
         self._failure = failure
@@ -290,6 +319,11 @@ class Committer:
         if claims and not self._closed:
             pairs = [(claim.message.campaign, recipient.id) for claim in claims for recipient in claim.recipients]
             self.submit(Unclaim(self._loop.create_future(), pairs))
+
+
+def _may_wait(operation: Operation) -> bool:
+    """Whether an operation is a claim or a walk, which let all else go first."""
+    return isinstance(operation, Claiming) or (isinstance(operation, Call) and operation.heavy)
 
 
 def _weight(operation: Operation) -> int:

@@ -149,7 +149,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What became of a claimed recipient: a final outcome, or a deferral (`outcome` None) with the time it is due again.
+    """What became of a claimed recipient: a final outcome, or a deferral (`outcome` None) until `due`.
 
     A deferral of a halted campaign is stored as DROPPED. `began` says that a transaction began (it decides `stop` or
     `cancel`); `slot` is the attempt log's, freed when this is durable.

@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from queue_store.errors import StoreCorrupt, StoreFull
+from queue_store.errors import StoreCorrupt, StoreError
 from queue_store.index import Index, as_json
 from queue_store.index_mail import SegmentShare, add_to_segment
 from queue_store.room import RESERVE_BESIDE, Room
@@ -77,8 +77,8 @@ class Upkeep:
         try:
             self._checkpoint()
             return self._reclaim() or pages > 0
-        except (apsw.FullError, StoreFull):
-            return False
+        except (apsw.Error, StoreError, OSError):
+            return False  # what is more than a full disk is met again, and told, by the operations themselves
 
     def step(self) -> None:
         """Do one thing that is worth doing. Raises apsw.Error, StoreError, OSError."""

@@ -1,9 +1,9 @@
 """One SMTP session: aiosmtpd's server with our commands, our reading and our replies (CONTRACT.md §7).
 
 What is aiosmtpd's: the frame of the protocol, the parser for addresses that are out of the ordinary, and AUTH and
-STARTTLS. What is not: octets come through a `Wire` and messages grow in a `Content`, because the stock way costs a
-message four times as much CPU (docs/adr/0010). Only a line that ends in CRLF is a command; one that ends in a bare LF ends
-the session, since a server in front of us may have taken it for something else.
+STARTTLS. What is not: octets come through a `Wire` and messages grow in a `Content`, because the stock way costs four
+times as much CPU (docs/adr/0010). Only a line that ends in CRLF is a command; one that ends in a bare LF ends the
+session, since a server in front of us may have taken it for something else.
 """
 
 from __future__ import annotations

@@ -274,19 +274,16 @@ class StoreMachine(RuleBasedStateMachine):
         assert message.size == len(self.books.bodies[message.id])
         self.places.setdefault(message.id, message)
 
-    @rule(data=st.data(), idle=st.booleans())
-    def read(self, data: st.DataObject, idle: bool) -> None:
+    @rule(idle=st.booleans())
+    def read(self, idle: bool) -> None:
         """A body is had by the place that a claim once named, wherever it was copied since, while the message lives."""
         self.drain()
         if idle:  # let there be some housekeeping
             self.loop.run_until_complete(asyncio.sleep(0.01))
-        living = {one.message for one in self.books.waiting.values()}
-        wanted = sorted(living & self.places.keys())
-        if wanted:
-            message = self.places[data.draw(st.sampled_from(wanted))]
-            at_once = self.store.read_body_nowait(message)
-            assert at_once in (None, self.books.bodies[message.id])
-            assert self.loop.run_until_complete(self.store.load_body(message)) == self.books.bodies[message.id]
+        for number in {one.message for one in self.books.waiting.values()} & self.places.keys():
+            message = self.places[number]
+            assert self.store.read_body_nowait(message) in (None, self.books.bodies[number])
+            assert self.loop.run_until_complete(self.store.load_body(message)) == self.books.bodies[number]
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
@@ -435,8 +432,9 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def halt(self, data: st.DataObject, answers: list[Any], wait: bool) -> None:
         """Halt a campaign, best one that is being sent; then some of what was in flight is answered."""
-        busy = {one.campaign for one in self.books.waiting.values() if one.slot is not None} - {""}
-        campaign = data.draw(st.sampled_from(sorted(busy) or NAMES[1:]))
+        claimed = [one for one in self.books.waiting.values() if one.state is CLAIMED and one.campaign]
+        busy = {one.campaign for one in claimed if one.slot is not None} or {one.campaign for one in claimed}
+        campaign = data.draw(st.sampled_from(sorted(busy - self.closed) or NAMES[1:]))
         self.clock += 1
         in_flight = [
             one

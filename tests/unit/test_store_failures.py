@@ -204,6 +204,26 @@ async def test_after_a_failed_sync_nothing_more_is_written(tmp_path: Path, monke
     check_books(tmp_path)
 
 
+async def test_a_failure_within_a_failure_answers_everyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The committer's thread would die, and whoever waits for it would wait for ever."""
+    failures: list[BaseException] = []
+    store = await QueueStore.open(tmp_path, reserve=0, on_failed=failures.append)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    FullIndex(store)
+    monkeypatch.setattr(Room, "spend", fail)
+    appended = [store.append(new_message(recipients=3000)) for _ in range(2)]
+    halts = [store.record_halt(halt(f"{n} " + "x" * 4000)) for n in range(20)]
+    results = await asyncio.wait_for(asyncio.gather(*appended, *halts, return_exceptions=True), 20)
+    assert {type(result) for result in results[:2]} <= {StoreFull, StoreFailed}
+    assert isinstance(results[-1], StoreFailed)
+    assert len(failures) == 1
+    await store.close()
+    check_books(tmp_path)
+
+
 async def test_commits_are_told(tmp_path: Path) -> None:
     """The metrics of commits would stay at zero."""
     commits: list[tuple[float, int]] = []
