@@ -9,7 +9,7 @@ are believed under no other. Little endian:
     slot, 256 octets
       1  state: 0 free, 1 open, 2 the end of the message is being written, 3 the outcome is here
       1  outcome, 0 a deferral
-      1  flags: 1 after stop, 2 a transaction began
+      1  flags: 1 after stop, 2 a transaction began, 4 uncertain
       1  length of the peer
       4  attempt            8  recipient id     8  message id      8  at, µs      8  due, µs
       2  code, -1 none      1  length of the reply                 1  spare
@@ -56,6 +56,7 @@ _NOT_FREE = re.compile(rb"[^\x00]")
 _DEFERRAL = 0
 _AFTER_STOP = 1
 _BEGAN = 2
+_UNCERTAIN = 4
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NO_BOOT = b"\0" * 36
@@ -141,7 +142,11 @@ class AttemptLog:
             peer,
             reply,
         )
-        flags = (_AFTER_STOP if settlement.after_stop else 0) | (_BEGAN if settlement.began else 0)
+        flags = (
+            (_AFTER_STOP if settlement.after_stop else 0)
+            | (_BEGAN if settlement.began else 0)
+            | (_UNCERTAIN if settlement.uncertain else 0)
+        )
         _FACTS.pack_into(
             self._map, at + 1, _DEFERRAL if settlement.outcome is None else settlement.outcome, flags, len(peer)
         )
@@ -189,6 +194,7 @@ class AttemptLog:
                 due=due,
                 after_stop=bool(flags & _AFTER_STOP),
                 began=bool(flags & _BEGAN),
+                uncertain=bool(flags & _UNCERTAIN),
                 code=None if code < 0 else code,
                 reply=reply[:reply_length].decode("utf-8", "ignore"),
                 peer=peer[:peer_length].decode("utf-8", "ignore"),

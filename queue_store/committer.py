@@ -5,10 +5,11 @@ which keep an order among themselves, let all else go first and have a share of 
 and above all a halt never wait for more than the batch under way and the mail before them.
 
 Within a batch, appends are written together and settlements are written together; any other operation waits for those
-before it. The bodies are synced first, then the index is committed, then all results go to the event loop in one call. An operation that can't be done has its error as
-its result; if it spoils the transaction, the batch is rolled back and its operations are done one by one, so that no
-other suffers. On a full disk appends fail with StoreFull, the others wait for room, and one that is essential (a halt)
-spends the reserve. After a failed write or fsync nothing is tried again: what is on disk then is not known.
+before it. The bodies are synced first, then the index is committed, then all results go to the event loop in one
+call. An operation that can't be done has its error as its result; if it spoils the transaction, the batch is rolled
+back and its operations are done one by one, so that no other suffers. On a full disk appends fail with StoreFull, the
+others wait for room, and one that is essential (a halt) spends the reserve. After a failed write or fsync nothing is
+tried again: what is on disk then is not known.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ SELECT group_concat(id) FROM found WHERE id IS NOT NULL
 """
 _READ = """
 SELECT json_group_array(json_array(r.campaign_id, r.id, r.address, r.attempts, r.notify, r.orcpt, m.id, m.reverse_path,
-    m.received_at, m.segment, m.offset, m.size, m.eight_bit, m.smtputf8, m.ret, m.envid))
+    m.received_at, m.segment, m.offset, m.size, m.eight_bit, m.smtputf8, m.ret, m.envid, r.uncertain))
 FROM (
-    SELECT campaign_id, id, message_id, address, attempts, notify, orcpt FROM recipients INDEXED BY ready
+    SELECT campaign_id, id, message_id, address, attempts, notify, orcpt, uncertain FROM recipients INDEXED BY ready
     WHERE state = 0 AND lane_id = ? AND campaign_id = ? ORDER BY id LIMIT ?
 ) AS r CROSS JOIN messages AS m ON m.id = r.message_id
 """
@@ -156,7 +156,7 @@ class _Page:
 
 
 def _as_claim(lane: str, campaign: str, rows: list[_Row]) -> Claim:
-    (_, _, _, _, _, _, number, reverse_path, received_at, segment, offset, size, eight_bit, smtputf8, ret, envid) = (
+    (_, _, _, _, _, _, number, reverse_path, received_at, segment, offset, size, eight_bit, smtputf8, ret, envid, _) = (
         rows[0]
     )
     message = Message(
@@ -173,6 +173,7 @@ def _as_claim(lane: str, campaign: str, rows: list[_Row]) -> Claim:
         envid=envid,
     )
     recipients = tuple(
-        Recipient(id=row[1], address=row[2], attempts=row[3], notify=row[4], orcpt=row[5]) for row in rows
+        Recipient(id=row[1], address=row[2], attempts=row[3], notify=row[4], orcpt=row[5], uncertain=bool(row[16]))
+        for row in rows
     )
     return Claim(lane=lane, message=message, recipients=recipients)

@@ -26,7 +26,12 @@ _WALKS = 32
 
 _CHOOSE = "INSERT INTO temp.chosen (campaign_id, id, message_id, state, outcome, after_stop, at, tries, reply, peer)"
 _IS_HALTED = "EXISTS (SELECT 1 FROM halts WHERE halts.campaign_id = r.campaign_id)"
-_SUMS = "SELECT campaign_id, sum(state = 0), sum(state = 1), sum(state = 2) FROM temp.chosen GROUP BY campaign_id"
+_SUMS = f"""
+SELECT campaign_id, sum(state = 0), sum(state = 1), sum(state = 2), sum(outcome = {int(Outcome.UNKNOWN)})
+FROM temp.chosen GROUP BY campaign_id
+"""
+# What may have been delivered before the stop is not said to be dropped by it.
+_BY_HALT = f"iif(r.uncertain, {int(Outcome.UNKNOWN)}, {int(Outcome.DROPPED)})"
 _READY_CHOSEN = """
 UPDATE recipients SET state = 0, due = NULL WHERE (campaign_id, id) IN (SELECT campaign_id, id FROM temp.chosen)
 """
@@ -38,14 +43,17 @@ _NEXT_DUE = "SELECT due FROM recipients INDEXED BY due WHERE state IN (1, 2) ORD
 
 
 def drop_campaign(index: Index, campaign: str, limit: int) -> Dropped:
-    """Settle as DROPPED, after the stop, up to `limit` recipients of a halted campaign that are not claimed."""
+    """Settle as DROPPED, after the stop, up to `limit` recipients of a halted campaign that are not claimed; as UNKNOWN
+    those of which an earlier attempt was lost after the end of the message.
+    """
     entry = index.campaigns.find(campaign)
     if entry is None or not entry.halted:
         raise StoreError(f"campaign {campaign} is not halted")
     _choose_none(index)
     number = index.change(
-        f"{_CHOOSE} SELECT campaign_id, id, message_id, state, {int(Outcome.DROPPED)}, 1, ?, 0,"
-        " 'the campaign was halted', '' FROM recipients WHERE campaign_id = ? AND state <> 3 ORDER BY id LIMIT ?",
+        f"{_CHOOSE} SELECT r.campaign_id, r.id, r.message_id, r.state, {_BY_HALT}, 1, ?, 0,"
+        " 'the campaign was halted', '' FROM recipients AS r WHERE r.campaign_id = ? AND r.state <> 3"
+        " ORDER BY r.id LIMIT ?",
         (index.now(), entry.id, limit),
     )
     moved = _end_chosen(index, number, Outcome.DROPPED, after_stop=True)
@@ -59,7 +67,8 @@ def drop(index: Index, which: QueueFilter, limit: int) -> Dropped:
     """Settle as DROPPED what fits and is not claimed: a chunk of a walk."""
     asked = conditions(index.db, which)
     asked.require("r.state <> 3")
-    ending = f"{int(Outcome.DROPPED)}, {_IS_HALTED}, {index.now()}, 0, 'dropped by an administrator', ''"
+    outcome = f"iif({_IS_HALTED}, {_BY_HALT}, {int(Outcome.DROPPED)})"
+    ending = f"{outcome}, {_IS_HALTED}, {index.now()}, 0, 'dropped by an administrator', ''"
     number, more = _choose_walking(index, ("drop", which), asked, ending, limit)
     return Dropped(by_campaign=_end_chosen(index, number, Outcome.DROPPED), more=more)
 
@@ -165,7 +174,8 @@ def _end_chosen(index: Index, number: int, outcome: Outcome, *, after_stop: bool
         return {}
     moved = _sum_chosen(index)
     for campaign_id, was in moved.items():
-        index.deltas.add_outcome(campaign_id, outcome, after_stop=after_stop, number=was.total)
+        index.deltas.add_outcome(campaign_id, outcome, after_stop=after_stop, number=was.total - was.unknown)
+        index.deltas.add_outcome(campaign_id, Outcome.UNKNOWN, after_stop=True, number=was.unknown)
         index.deltas.add(campaign_id, "deferred", -was.deferred)
         index.deltas.add(campaign_id, "scheduled", -was.scheduled)
     move_chosen(index, number)
@@ -187,8 +197,8 @@ def _make_ready(index: Index, number: int) -> tuple[Mapping[str, QueuedDelta], f
 
 def _sum_chosen(index: Index) -> dict[int, QueuedDelta]:
     return {
-        campaign_id: QueuedDelta(ready=ready, deferred=deferred, scheduled=scheduled)
-        for campaign_id, ready, deferred, scheduled in index.db.execute(_SUMS)
+        campaign_id: QueuedDelta(ready=ready, deferred=deferred, scheduled=scheduled, unknown=unknown)
+        for campaign_id, ready, deferred, scheduled, unknown in index.db.execute(_SUMS)
     }
 
 

@@ -60,7 +60,7 @@ _CHOOSE = (
 )
 _DEFER = """
 UPDATE recipients SET state = 1, due = d.value ->> 2, attempts = attempts + 1, last_code = d.value ->> 3,
-    last_reply = d.value ->> 4
+    last_reply = d.value ->> 4, uncertain = d.value ->> 5
 FROM json_each(?) AS d
 WHERE recipients.campaign_id = (d.value ->> 0) AND recipients.id = (d.value ->> 1) AND recipients.state = 3
 """
@@ -222,12 +222,13 @@ def settle(index: Index, settlements: Sequence[Settlement]) -> list[Outcome | No
         outcome = settlement.outcome
         after_stop = settlement.after_stop
         if outcome is None and campaign.halted:
-            outcome = Outcome.DROPPED
+            outcome = Outcome.UNKNOWN if settlement.uncertain else Outcome.DROPPED
             after_stop = True
         if settlement.began:
             index.deltas.mark_began(campaign.id)
         if outcome is None:
-            deferred.append((campaign.id, settlement.recipient_id, settlement.due, settlement.code, settlement.reply))
+            reply = settlement.code, settlement.reply
+            deferred.append((campaign.id, settlement.recipient_id, settlement.due, *reply, int(settlement.uncertain)))
             index.deltas.add(campaign.id, "deferred")
         else:
             ended.append(

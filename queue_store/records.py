@@ -107,13 +107,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:
-    """A recipient that waits. `attempts` counts the transactions (or refusals by us) that ended in a deferral."""
+    """A recipient that waits. `attempts` counts the transactions (or refusals by us) that ended in a deferral.
+
+    `uncertain`: one of them was lost after the end of the message, so that it may have been delivered.
+    """
 
     id: int
     address: str
     attempts: int
     notify: str | None
     orcpt: str | None
+    uncertain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +155,9 @@ class Appended:
 class Settlement:
     """What became of a claimed recipient: a final outcome, or a deferral (`outcome` None) until `due`.
 
-    A deferral of a halted campaign is stored as DROPPED. `began` says that a transaction began (it decides `stop` or
-    `cancel`); `slot` is the attempt log's, freed when this is durable.
+    A deferral of a halted campaign is stored as DROPPED; as UNKNOWN when it is `uncertain`, that is, this or an earlier
+    transaction of the recipient was lost after the end of the message. `began` says that a transaction began (it
+    decides `stop` or `cancel`); `slot` is the attempt log's, freed when this is durable.
     """
 
     recipient_id: int
@@ -163,6 +168,7 @@ class Settlement:
     due: int = 0
     after_stop: bool = False
     began: bool = True
+    uncertain: bool = False
     code: int | None = None  # the reply's three digits (RFC 5321 §4.2); None where no reply came
     reply: str = ""  # printable, without the code, at most 500 characters
     peer: str = ""
@@ -257,11 +263,15 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedDelta:
-    """How many recipients of a campaign an operation took from (or moved within) the queue, by state."""
+    """How many recipients of a campaign an operation took from (or moved within) the queue, by state.
+
+    `unknown` of them were stored as UNKNOWN, not as DROPPED: they may have been delivered before.
+    """
 
     ready: int = 0
     deferred: int = 0
     scheduled: int = 0
+    unknown: int = 0
 
     @property
     def total(self) -> int:

@@ -2,9 +2,10 @@
 
 After an orderly close nothing is claimed. Else the claimed recipients are looked up in the attempt log by id and
 number of attempts made before: an outcome there is settled; a transaction that was open is, if its campaign is halted,
-UNKNOWN when the end of the message was being written and DROPPED when it was not; everything else is READY again. When
-the log is of another boot (a power cut), each claimed recipient may have begun: those of halted campaigns are UNKNOWN,
-save where the halt was a cancel, before which nothing had begun.
+UNKNOWN when the end of the message was being written and DROPPED when it was not; everything else is READY again, and
+uncertain where the end of a message was being written. When the log is of another boot (a power cut), each claimed
+recipient may have begun: those of halted campaigns are UNKNOWN, the others uncertain, save where the halt was a cancel,
+before which nothing had begun.
 All this is one transaction, and the log is cleared behind it, so that a recovery that dies is done over.
 """
 
@@ -42,7 +43,8 @@ SELECT lanes.name FROM found CROSS JOIN lanes ON lanes.id = found.id
 """
 _NEXT_DUE = "SELECT due FROM recipients INDEXED BY due WHERE state IN (1, 2) ORDER BY due LIMIT 1"
 _CLAIMED = """
-SELECT r.campaign_id, r.id, r.message_id, r.attempts FROM recipients AS r INDEXED BY claimed WHERE r.state = 3
+SELECT r.campaign_id, r.id, r.message_id, r.attempts, r.uncertain
+FROM recipients AS r INDEXED BY claimed WHERE r.state = 3
 """
 
 
@@ -74,6 +76,7 @@ class _Findings:
     unknown: int = 0
     settled: int = 0
     began: set[int] = field(default_factory=set)
+    uncertain: list[tuple[int, int]] = field(default_factory=list)  # campaign id, recipient id
 
 
 def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
@@ -143,6 +146,7 @@ def _recover(index: Index, attempts: AttemptLog) -> Recovery:
         settle(index, found.settlements)
         for campaign_id in found.began:
             index.deltas.mark_began(campaign_id)
+        index.db.executemany("UPDATE recipients SET uncertain = 1 WHERE campaign_id = ? AND id = ?", found.uncertain)
         index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
     return Recovery(
         campaigns=load_campaigns(index.db),
@@ -160,7 +164,7 @@ def _judge(index: Index, attempts: dict[tuple[int, int], OpenAttempt] | None) ->
     found = _Findings()
     # Of a campaign that was cancelled nothing had begun when its gate closed, and nothing could since.
     cancelled = {number for (number,) in index.rows("SELECT campaign_id FROM halts WHERE kind = 'cancel'")}
-    for campaign_id, recipient_id, message_id, made in index.rows(_CLAIMED):
+    for campaign_id, recipient_id, message_id, made, uncertain in index.rows(_CLAIMED):
         campaign = index.campaigns.of_id(campaign_id)
         attempt = None if attempts is None else attempts.get((recipient_id, made))
         if campaign_id in cancelled and attempt is None:
@@ -175,10 +179,13 @@ def _judge(index: Index, attempts: dict[tuple[int, int], OpenAttempt] | None) ->
             continue
         if attempt is not None:
             found.began.add(campaign_id)
+        may_be_delivered = attempts is None if attempt is None else attempt.ending
         if not campaign.halted or (attempt is None and attempts is not None):
             found.returned += 1
+            if may_be_delivered:
+                found.uncertain.append((campaign_id, recipient_id))
             continue
-        unknown = attempt is None or attempt.ending
+        unknown = may_be_delivered or bool(uncertain)
         found.unknown += unknown
         found.settlements.append(
             Settlement(

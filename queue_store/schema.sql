@@ -87,6 +87,7 @@ CREATE TABLE recipients (
     state INTEGER NOT NULL,  -- records.QueuedState
     due INTEGER,             -- of DEFERRED and SCHEDULED
     attempts INTEGER NOT NULL DEFAULT 0,
+    uncertain INTEGER NOT NULL DEFAULT 0,  -- an attempt was lost after the end of the message: it may be delivered
     notify TEXT,
     orcpt TEXT,
     last_code INTEGER,

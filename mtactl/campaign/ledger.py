@@ -133,8 +133,10 @@ class Ledger:
             account.deferred -= deferred
             account.scheduled -= scheduled
 
-    def remove(self, campaign: str, final: Final, *, ready: int, deferred: int, scheduled: int) -> None:
-        """Move queued recipients to a final state, many at once."""
+    def remove(
+        self, campaign: str, final: Final, *, ready: int, deferred: int, scheduled: int, unknown: int = 0
+    ) -> None:
+        """Move queued recipients to a final state, many at once; `unknown` of them to that one instead."""
         own = self.account(campaign)
         _check(own.deferred >= deferred and own.scheduled >= scheduled, campaign, own)
         recipients = ready + deferred + scheduled
@@ -143,7 +145,8 @@ class Ledger:
             account.queued -= recipients
             account.deferred -= deferred
             account.scheduled -= scheduled
-            setattr(account, final.value, getattr(account, final.value) + recipients)
+            setattr(account, final.value, getattr(account, final.value) + recipients - unknown)
+            account.unknown += unknown
 
     def refuse(self, campaign: str, recipients: int, *, discarded: bool = False) -> None:
         """Count recipients that came for a halted campaign; they were never accepted."""

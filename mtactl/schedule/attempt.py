@@ -80,7 +80,7 @@ class Attempt:
         """Give what became of each recipient. `closed`: the gate is closed at this moment, so it is after the stop.
 
         A connection lost after the end of the message is `unknown` if the campaign is halted, else it is tried again
-        (RFC 5321 §4.5.4.1), which may deliver it twice.
+        (RFC 5321 §4.5.4.1), which may deliver it twice; if a halt comes before that, it is `unknown` as well.
         """
         lost = RecipientResult(Ending.LOST, None, "cut off")
         results = self.results or (lost,) * len(self.claim.recipients)
@@ -98,6 +98,7 @@ class Attempt:
                     at=now,
                     due=due,
                     after_stop=closed,
+                    uncertain=recipient.uncertain or result.ending is Ending.LOST_AFTER_END,
                     code=None if reply is None else reply.code,
                     reply=(result.why or "connection lost") if reply is None else reply.detail,
                     peer="" if self.session is None else self.session.peer,

@@ -207,7 +207,12 @@ class Halter:
         """Enter a chunk that the store dropped into the books."""
         for campaign, delta in dropped.by_campaign.items():
             self._ledger.remove(
-                campaign, Final.DROPPED, ready=delta.ready, deferred=delta.deferred, scheduled=delta.scheduled
+                campaign,
+                Final.DROPPED,
+                ready=delta.ready,
+                deferred=delta.deferred,
+                scheduled=delta.scheduled,
+                unknown=delta.unknown,
             )
 
     async def _await_flight(self, halt: Halt) -> None:

@@ -26,6 +26,7 @@ class Waiting:
     ending: bool = False
     logged: Settlement | None = None
     touched: bool = False
+    uncertain: bool = False
 
     def make(self, state: QueuedState, due: int | None = None) -> None:
         self.state = state
@@ -127,8 +128,9 @@ class Books:
         if settlement.outcome is None and not campaign.halted:
             was.make(DEFERRED, settlement.due)
             was.attempts += 1
+            was.uncertain = settlement.uncertain
             return None
-        outcome = settlement.outcome or Outcome.DROPPED
+        outcome = settlement.outcome or (Outcome.UNKNOWN if settlement.uncertain else Outcome.DROPPED)
         after_stop = settlement.after_stop or settlement.outcome is None
         self.end(
             was.id,
@@ -160,6 +162,7 @@ class Books:
                     unknown += 1
                 else:
                     was.make(READY)
+                    was.uncertain = True
                     returned += 1
             elif was.logged is not None:
                 self.settle(was.logged)
@@ -167,9 +170,10 @@ class Books:
             elif was.slot is not None:
                 campaign.began = True
                 if not campaign.halted:
+                    was.uncertain = was.uncertain or was.ending
                     was.make(READY)
                     returned += 1
-                elif was.ending:
+                elif was.ending or was.uncertain:
                     self.end(was.id, Outcome.UNKNOWN, after_stop=True, tries=1)
                     unknown += 1
                 else:

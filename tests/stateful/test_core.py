@@ -49,6 +49,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.campaign_of: dict[str, str] = {}
         self.delivered: Counter[str] = Counter()  # answered 250 by the relay, by address
         self.halted: set[str] = set()
+        self.maybe: set[str] = set()  # a transaction of it was cut off after the end of the message
         self.serial = itertools.count(1)
 
     def run(self, coroutine):
@@ -148,6 +149,8 @@ class CoreMachine(RuleBasedStateMachine):
         addresses = [recipient.address for recipient in session.delivery.recipients]
 
         async def reply():
+            if ending is Ending.LOST and session.ending_noted:
+                self.maybe.update(addresses)
             session.answer(ending)
             if ending is Ending.DELIVERED:
                 self.delivered.update(addresses)
@@ -246,12 +249,12 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(clean=st.booleans())
     def restart(self, clean):
         before = {name: self._final(name) for name in self.accepted}
-        open_now = Counter(
-            self.campaign_of[recipient.address]
-            for delivery in self.relay.open.values()
+        self.maybe |= {
+            recipient.address
+            for session, delivery in self.relay.open.items()
+            if session.ending_noted
             for recipient in delivery.recipients
-        )
-        unknown = {name: self.core.ledger.account(name).unknown for name in self.accepted}
+        }
         held = set(self.core.gate.held())
 
         async def again():
@@ -269,7 +272,6 @@ class CoreMachine(RuleBasedStateMachine):
         for name, final in before.items():
             account = self.core.ledger.account(name)
             assert self._final(name) >= final  # what was settled stays settled
-            assert account.unknown - unknown[name] <= open_now[name]
             assert account.refused == self.refused[name]
 
     def _final(self, name):
@@ -313,6 +315,9 @@ class CoreMachine(RuleBasedStateMachine):
                 if row.outcome is Outcome.DELIVERED:
                     assert self.delivered[row.address] >= 1
                 assert self.campaign_of[row.address] == name
+                if name in self.halted and row.outcome in (Outcome.DROPPED, Outcome.UNKNOWN) and row.after_stop:
+                    # What may have been delivered is never said to be dropped, and nothing else is unknown.
+                    assert (row.outcome is Outcome.UNKNOWN) == (row.address in self.maybe)
 
     @invariant()
     def halts_complete(self):
