@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -260,7 +261,7 @@ class CoreMachine(RuleBasedStateMachine):
         async def again():
             folder = self.folder / str(next(self.generation))
             if not clean:
-                shutil.copytree(self.path, folder)
+                await self._copy_as_it_is(folder)
             await self._close()
             if clean:
                 shutil.copytree(self.path, folder)
@@ -273,6 +274,20 @@ class CoreMachine(RuleBasedStateMachine):
             account = self.core.ledger.account(name)
             assert self._final(name) >= final  # what was settled stays settled
             assert account.refused == self.refused[name]
+
+    async def _copy_as_it_is(self, folder: Path) -> None:
+        """Copy the store's folder while its committer stands still, in the middle of a transaction."""
+        reached, go_on = threading.Event(), threading.Event()
+
+        def stand_still(_index):
+            reached.set()
+            go_on.wait()
+
+        standing = self.store._call(stand_still)
+        await asyncio.to_thread(reached.wait)
+        shutil.copytree(self.path, folder)
+        go_on.set()
+        await standing
 
     def _final(self, name):
         account = self.core.ledger.account(name)
