@@ -200,6 +200,7 @@ class Daemon:
         except ConfigError as error:
             _log.error("configuration not reloaded, nothing changed", problems=list(error.problems))
         else:
+            self._instruments.events.publish("reload", {"applied": list(report.applied), "by": "SIGHUP"})
             _log.info("configuration reloaded", applied=report.applied, needs_restart=report.needs_restart)
         self._notifier.ready(self._status_line())
 
@@ -210,8 +211,13 @@ class Daemon:
         later = sorted(key for key in changed if key.startswith(_AT_START))
         applied = sorted(changed.difference(later))
         old = self._settings
+        # What is read at the start stays what it was, so that it is told again at each reload until the restart.
         self._settings = new.model_copy(
-            update={"node": old.node, "store": new.store.model_copy(update={"path": old.store.path})}
+            update={
+                **{section: getattr(old, section) for section in ("node", "control", "metrics", "listener")},
+                "store": new.store.model_copy(update={"path": old.store.path, "reserve": old.store.reserve}),
+                "campaign": new.campaign.model_copy(update={"headers": old.campaign.headers}),
+            }
         )
         self._core.change(self._settings)
         self._intake.after_halt = new.campaign.after_halt

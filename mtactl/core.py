@@ -104,7 +104,11 @@ class Core:
         self._upkeep.cancel()
         self.halter.stop()
         await self.dispatcher.stop(self.settings.delivery.shutdown_timeout)
-        await self._group.__aexit__(kind, error, traceback)
+        if isinstance(error, asyncio.CancelledError):
+            await self._group.__aexit__(kind, error, traceback)  # a task of the group failed, and it cancelled us
+        else:
+            # All tasks have ended. Why we stop is the caller's, and goes on as it is: the group would wrap it.
+            await self._group.__aexit__(None, None, None)
 
     async def _run_upkeep(self) -> None:
         try:

@@ -154,7 +154,10 @@ def prune(index: Index, before: int, limit: int) -> bool:
         )
         end = last + 1 if young is None else young
         first = campaign_id if young is None and seen == room else campaign_id + 1
-        room -= index.change("DELETE FROM outcomes WHERE campaign_id = ? AND id < ?", (campaign_id, end))
+        removed = index.change("DELETE FROM outcomes WHERE campaign_id = ? AND id < ?", (campaign_id, end))
+        if removed:
+            index.db.execute("UPDATE meta SET value = 1 WHERE key = 'pruned' AND value = 0")
+        room -= removed
         if room <= 0:
             break
     _keep_place(index, walk, first, 0)

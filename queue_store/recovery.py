@@ -20,7 +20,8 @@ from pathlib import Path
 import apsw
 
 from queue_store.attempts import AttemptLog, OpenAttempt
-from queue_store.errors import StoreFull
+from queue_store.body_records import segment_files
+from queue_store.errors import StoreCorrupt, StoreFull
 from queue_store.index import Index, mapped
 from queue_store.index_halts import load_campaigns
 from queue_store.index_mail import settle
@@ -108,6 +109,7 @@ def _open_parts(path: Path, lock: int, room: Room, segment_size: int, now: Calla
     with ExitStack() as parts:
         index = Index(path / "queue.db", now=now)
         parts.callback(index.close)
+        _check_not_lost(index, path)
         segments = Segments(path / "segments", segment_size=segment_size)
         parts.callback(segments.close)
         repairs = segments.recover(dict(index.rows("SELECT id, length FROM segments")))
@@ -118,6 +120,19 @@ def _open_parts(path: Path, lock: int, room: Room, segment_size: int, now: Calla
         room.restore(beside=RESERVE_BESIDE)
         parts.pop_all()
     return Opened(index, segments, attempts, room, lock, recovery)
+
+
+def _check_not_lost(index: Index, path: Path) -> None:
+    """Refuse a new index beside bodies: recovery would cut them all. One file may be a torn first commit.
+
+    Raises StoreCorrupt.
+    """
+    folder = path / "segments"
+    if index.next_id != 1 or not folder.is_dir():
+        return
+    filled = [file for file in segment_files(folder).values() if file.stat().st_size]
+    if len(filled) > 1:
+        raise StoreCorrupt(str(index.path), f"it is new, but {len(filled)} segments of bodies are there: was it lost?")
 
 
 def mark_clean(index: Index, room: Room) -> None:
@@ -173,8 +188,9 @@ def _judge(index: Index, attempts: dict[tuple[int, int], OpenAttempt] | None) ->
         if attempts is None:
             found.began.add(campaign_id)
         if attempt is not None and attempt.settlement is not None:
-            known = attempt.settlement
-            found.settlements.append(replace(known, campaign=campaign.name, message_id=message_id, slot=None))
+            known = replace(attempt.settlement, campaign=campaign.name, message_id=message_id, slot=None)
+            # The gate had closed, but the halt did not become durable: then there was no stop.
+            found.settlements.append(replace(known, after_stop=known.after_stop and campaign.halted))
             found.settled += 1
             continue
         if attempt is not None:

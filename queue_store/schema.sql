@@ -7,7 +7,7 @@
 -- all from the one counter in meta. Campaign 0 stands for mail without one.
 
 CREATE TABLE meta (
-    key TEXT PRIMARY KEY,  -- next_id; clean: 1 after an orderly close
+    key TEXT PRIMARY KEY,  -- next_id; clean: 1 after an orderly close; pruned: 1 once an outcome was forgotten
     value INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
@@ -124,5 +124,5 @@ CREATE TABLE segments (
     last_message INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO meta (key, value) VALUES ('next_id', 1), ('clean', 1);
+INSERT INTO meta (key, value) VALUES ('next_id', 1), ('clean', 1), ('pruned', 0);
 INSERT INTO campaigns (id, name) VALUES (0, '');

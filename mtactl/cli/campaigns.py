@@ -1,43 +1,78 @@
-"""`mtactl campaigns` and `mtactl show`: the reports."""
+"""mtactl campaigns and mtactl show CAMPAIGN: the reports."""
 
 from __future__ import annotations
 
-import sys
 from typing import get_args
 
 import click
 
-from mtactl.cli.campaigns_screen import render_campaigns
-from mtactl.cli.client import Client, campaign_path
-from mtactl.cli.report_screen import render_report
-from mtactl.cli.screen import open_console
-from mtactl.cli.session import Session, Word, verb
+from mtactl.cli.client import campaign_path
+from mtactl.cli.figures import short_count
+from mtactl.cli.report import STATE_STYLES, draw_report
+from mtactl.cli.screen import Screen
+from mtactl.cli.session import Session, check_campaign, takes_session
+from mtactl.cli.table import Cell, Column, Table
 from mtactl.control.types import CampaignList, CampaignReport, CampaignState
 
 __all__ = ["campaigns", "show"]
 
+_COLUMNS = (
+    Column(title="campaign", least=12),
+    Column(title="state"),
+    Column(title="accepted", right=True),
+    Column(title="queued", right=True),
+    Column(title="flying", right=True),
+    Column(title="delivered", right=True),
+    Column(title="failed", right=True, optional=True),
+    Column(title="dropped", right=True),
+    Column(title="after stop", right=True, optional=True),
+    Column(title="unknown", right=True, optional=True),
+    Column(title="refused", right=True, optional=True),
+)
 
-@verb("campaigns", short_help="A row for each campaign, with its counts.")
+
+@click.command()
 @click.option("--state", type=click.Choice(get_args(CampaignState)), help="Only campaigns in this state.")
-def campaigns(session: Session, state: str | None) -> None:
-    """Show a row for each campaign, with its counts."""
-    query = () if state is None else (("state", state),)
-    answer = Client(session.socket).get("/v1/campaigns", CampaignList, query=query)
+@takes_session
+def campaigns(session: Session, *, state: str | None) -> None:
+    """Show a row for each campaign, with its counts in recipients.
+
+    `failed` is bounced and expired; `after stop` is what was delivered after the gate closed.
+    """
+    answer = session.client.get("/v1/campaigns", CampaignList, state=state)
     if session.json:
-        session.document(answer.body)
+        session.write_json(answer.raw)
     elif answer.value.campaigns:
-        open_console(sys.stdout).print(render_campaigns(answer.value.campaigns))
+        Table(Screen(), _COLUMNS).show(_row(report) for report in answer.value.campaigns)
     else:
-        session.say("No campaign was seen here." if state is None else f"No campaign is {state}.")
+        session.tell("No campaign was seen on this node." if state is None else f"No campaign is {state}.")
 
 
-@verb("show", short_help="The report of a campaign.")
-@click.argument("campaign", type=Word())
-def show(session: Session, campaign: str) -> None:
-    """Show the report of CAMPAIGN: its counts, and the steps of its halt."""
-    answer = Client(session.socket).get(campaign_path(campaign), CampaignReport)
+def _row(report: CampaignReport) -> list[Cell]:
+    counts = report.counts
+    return [
+        report.campaign,
+        (report.state, STATE_STYLES.get(report.state, "")),
+        short_count(counts.accepted),
+        short_count(counts.queued),
+        short_count(counts.in_flight),
+        short_count(counts.delivered),
+        short_count(counts.bounced + counts.expired),
+        short_count(counts.dropped),
+        short_count(counts.delivered_after_stop),
+        short_count(counts.unknown),
+        short_count(counts.refused),
+    ]
+
+
+@click.command()
+@click.argument("campaign", callback=check_campaign)
+@takes_session
+def show(session: Session, *, campaign: str) -> None:
+    """Show the report of a campaign, with the panel of the steps taken when it was halted."""
+    answer = session.client.get(campaign_path(campaign), CampaignReport)
     if session.json:
-        session.document(answer.body)
-        return
-    console = open_console(sys.stdout)
-    console.print(render_report(console, answer.value))
+        session.write_json(answer.raw)
+    else:
+        screen = Screen()
+        screen.show(draw_report(answer.value, screen))

@@ -1,165 +1,255 @@
-"""HTTP/1.1 over the control socket. What can go wrong with a socket or an answer becomes a Failure here."""
+"""The control API from the client's side: HTTP/1.1 over the Unix socket, one connection a request.
+
+A new connection costs microseconds here, and none goes stale while a person thinks about a question. What goes wrong
+with the socket or the protocol is mapped here, once: Unreachable, NotPermitted, or Refused with the daemon's reasons.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import grp
 import http.client
-import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from mtactl.cli.failures import NotPermitted, Refused, Unreachable
+from mtactl.cli.figures import duration
 from mtactl.control.types import Problem
 
-__all__ = ["Answer", "Client", "Query", "campaign_path"]
+__all__ = ["Answer", "Client", "campaign_path", "message_path"]
 
 T = TypeVar("T")
 
-Query = Sequence[tuple[str, str]]
-
-TIMEOUT = 10.0  # seconds without an octet
-_PIECE = 1 << 16
-_STRANGE = "Is it mtactld's control socket, and of the same version as this client?"
+_PATIENCE = 10.0  # seconds without an octet from the daemon
+_SILENCE = 60.0  # seconds without an octet on a stream; on the events there is a sign of life every 15
+_PAUSE = 0.05  # seconds between two tries to connect while the daemon's backlog is full
+_PIECE = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Generic[T]):
-    """What the daemon answered: the document as it came, and what it means."""
+    """A JSON answer: what it means, and as it came."""
 
-    body: bytes
     value: T
-
-
-class Client:
-    """Asks the daemon behind a Unix socket, with one connection a request. Raises Failure."""
-
-    def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
-        self.path = path
-        self._timeout = timeout
-
-    def get(self, path: str, kind: type[T], *, query: Query = (), timeout: float | None = None) -> Answer[T]:
-        """Read a document. `timeout` is seconds without an octet."""
-        return self._ask("GET", path + _query(query), None, kind, timeout)
-
-    def post(
-        self, path: str, kind: type[T], *, body: msgspec.Struct | None = None, timeout: float | None = None
-    ) -> Answer[T]:
-        """Give a command, and read the document that answers it."""
-        return self._ask("POST", path, msgspec.json.encode({} if body is None else body), kind, timeout)
-
-    @contextmanager
-    def stream(
-        self, path: str, *, query: Query = (), headers: Mapping[str, str] | None = None, timeout: float | None = None
-    ) -> Iterator[Iterator[bytes]]:
-        """Open a stream; give its pieces as they come. A stream that is cut raises Unreachable, from the iterator."""
-        with self._failures(), self._open("GET", path + _query(query), None, headers or {}, timeout) as response:
-            yield self._pieces(response)
-
-    def _pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        with self._failures():
-            while piece := response.read1(_PIECE):
-                yield piece
-            if response.length:
-                raise http.client.IncompleteRead(b"", response.length)
-
-    def _ask(self, method: str, target: str, body: bytes | None, kind: type[T], timeout: float | None) -> Answer[T]:
-        with self._failures(), self._open(method, target, body, {}, timeout) as response:
-            text = response.read()
-        try:
-            return Answer(body=text, value=msgspec.json.decode(text, type=kind))
-        except msgspec.MsgspecError as error:
-            raise Unreachable(f"{self.path} answered what is not understood: {error}. {_STRANGE}") from None
-
-    @contextmanager
-    def _open(
-        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], timeout: float | None
-    ) -> Iterator[http.client.HTTPResponse]:
-        connection = _UnixConnection(self.path, self._timeout if timeout is None else timeout)
-        try:
-            given = {"Connection": "close", **({} if body is None else {"Content-Type": "application/json"})}
-            connection.request(method, target, body=body, headers={**given, **headers})
-            with connection.getresponse() as response:
-                if response.status != http.client.OK:
-                    self._refuse(response.status, response.read())
-                yield response
-        finally:
-            connection.close()
-
-    def _refuse(self, status: int, body: bytes) -> NoReturn:
-        try:
-            problem = msgspec.json.decode(body, type=Problem)
-        except msgspec.MsgspecError:
-            raise Unreachable(f"{self.path} answered {status} without a reason. {_STRANGE}") from None
-        if status == http.client.FORBIDDEN:
-            raise NotPermitted(problem.detail)
-        raise Refused(problem)
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Map what sockets and http.client raise."""
-        where = str(self.path)
-        try:
-            yield
-        except TimeoutError:
-            raise Unreachable(f"mtactld does not answer on {where}. Is it stuck? Its log may tell.") from None
-        except (http.client.IncompleteRead, ConnectionResetError, BrokenPipeError):
-            raise Unreachable(f"mtactld hung up on {where} before its answer was complete.") from None
-        except http.client.HTTPException as error:
-            raise Unreachable(f"{where} does not speak HTTP ({type(error).__name__}). {_STRANGE}") from None
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("mtactl", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket. Raises Failure with what to check."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(self.timeout)
-            connection.connect(os.fsencode(self._path))
-        except OSError as error:
-            connection.close()
-            raise _unconnected(self._path, error) from None
-        self.sock = connection
-
-
-def _unconnected(path: Path, error: OSError) -> NotPermitted | Unreachable:
-    other = "Another socket: --socket PATH or $MTACTL_SOCKET."
-    match error:
-        case PermissionError():
-            return NotPermitted(
-                f"You may not open {path}.",
-                details=(
-                    "Ask as root, or as a member of one of the groups in control.operators or control.observers.",
-                ),
-            )
-        case FileNotFoundError() | NotADirectoryError():
-            return Unreachable(f"There is no {path}. Does mtactld run here?", details=(other,))
-        case ConnectionRefusedError():
-            return Unreachable(f"No one listens on {path}. Does mtactld run here?", details=(other,))
-        case TimeoutError() | BlockingIOError():
-            return Unreachable(f"mtactld takes no connection on {path}. Is it stuck? Its log may tell.")
-        case _:
-            why = os.strerror(error.errno) if error.errno in errno.errorcode else str(error)
-            return Unreachable(f"{path} can't be reached: {why}.", details=(other,))
+    raw: bytes
 
 
 def campaign_path(campaign: str, verb: str = "") -> str:
-    """Give the path of a campaign's report or of one of its verbs. The id is one segment, whatever is in it."""
+    """Give the path of a campaign, or of a verb on it. The id may have slashes in it, so it is percent-encoded."""
     path = f"/v1/campaigns/{quote(campaign, safe='')}"
     return f"{path}/{verb}" if verb else path
 
 
-def _query(pairs: Query) -> str:
-    # Not urlencode: it writes a space as a plus sign, and the daemon takes a plus sign for one.
-    text = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
-    return f"?{text}" if text else ""
+def message_path(queue_id: str) -> str:
+    """Give the path of a message in the queue."""
+    return f"/v1/queue/{quote(queue_id, safe='')}"
+
+
+class Client:
+    """Asks the daemon behind a control socket. `patience` is how long to wait for an octet, in seconds."""
+
+    def __init__(self, path: str, *, patience: float = _PATIENCE) -> None:
+        self.path = path
+        self._patience = patience
+
+    def get(self, path: str, kind: type[T], *, patience: float | None = None, **query: Any) -> Answer[T]:
+        """Read something. Parameters that are None are left out. Raises Failure."""
+        return self._ask("GET", _target(path, query), kind, body=None, patience=patience or self._patience)
+
+    def post(
+        self, path: str, kind: type[T], body: msgspec.Struct | None = None, *, patience: float | None = None
+    ) -> Answer[T]:
+        """Command something. What is None in the body is left out. Raises Failure."""
+        facts = {} if body is None else {k: v for k, v in msgspec.structs.asdict(body).items() if v is not None}
+        octets = msgspec.json.encode(facts)
+        return self._ask("POST", path, kind, body=octets, patience=patience or self._patience)
+
+    @contextlib.contextmanager
+    def stream(
+        self, path: str, *, headers: Mapping[str, str] | None = None, silence: float = _SILENCE, **query: Any
+    ) -> Iterator[Iterator[bytes]]:
+        """Open a stream and give its octets as they come. Raises Failure, at once or on the way."""
+        with self._connected(self._patience) as connection:
+            response = self._send(connection, "GET", _target(path, query), headers=headers)
+            with contextlib.closing(response):
+                if response.status >= 300:
+                    raise self._refusal(response.status, self._read(response, self._patience))
+                connection.opened.settimeout(silence)
+                yield self._pieces(response, silence)
+
+    def _ask(self, method: str, target: str, kind: type[T], *, body: bytes | None, patience: float) -> Answer[T]:
+        with self._connected(patience) as connection:
+            response = self._send(connection, method, target, body=body)
+            with contextlib.closing(response):
+                raw = self._read(response, patience)
+        if response.status >= 300:
+            raise self._refusal(response.status, raw)
+        try:
+            return Answer(value=msgspec.json.decode(raw, type=kind), raw=raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unreachable(
+                f"the answer on {self.path} is not one that this mtactl understands: {error}",
+                "Are mtactl and mtactld of the same version? (mtactl --version, mtactl --json status)",
+            ) from error
+
+    @contextlib.contextmanager
+    def _connected(self, patience: float) -> Iterator[_UnixConnection]:
+        connection = _UnixConnection(self.path, patience)
+        try:
+            connection.connect()
+        except _Silent as error:
+            raise self._silent(patience) from error
+        except OSError as error:
+            raise self._why_not_open(error) from error
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _send(
+        self,
+        connection: _UnixConnection,
+        method: str,
+        target: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        given = {"Connection": "close", "Accept": "*/*", **(headers or {})}
+        if body is not None:
+            given["Content-Type"] = "application/json"
+        with self._mapping(connection.timeout):
+            # A server that turns us away may have closed its end before it read what we ask; the answer is there.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, body, given)
+            return connection.getresponse()
+
+    def _read(self, response: http.client.HTTPResponse, patience: float) -> bytes:
+        with self._mapping(patience):
+            return response.read()
+
+    def _pieces(self, response: http.client.HTTPResponse, silence: float) -> Iterator[bytes]:
+        while True:
+            with self._mapping(silence):
+                piece = response.read1(_PIECE)
+            if not piece:
+                return
+            yield piece
+
+    @contextlib.contextmanager
+    def _mapping(self, patience: float | None) -> Iterator[None]:
+        """Say what went wrong on a connection that was open."""
+        try:
+            yield
+        except TimeoutError as error:
+            raise self._silent(patience or self._patience) from error
+        except (http.client.IncompleteRead, http.client.RemoteDisconnected, ConnectionError) as error:
+            raise Unreachable(
+                f"the daemon hung up in the middle of its answer on {self.path}",
+                "Was mtactld stopped or restarted just now? systemctl status mtactld",
+            ) from error
+        except http.client.HTTPException as error:
+            raise Unreachable(
+                f"what listens on {self.path} does not speak HTTP",
+                "Is that the control socket? Another one: --socket PATH or $MTACTL_SOCKET",
+            ) from error
+
+    def _silent(self, patience: float) -> Unreachable:
+        return Unreachable(
+            f"the daemon did not answer on {self.path} within {duration(patience)}",
+            "It accepts connections but does not answer: stopped in a debugger, or its disk hangs? "
+            "systemctl status mtactld",
+        )
+
+    def _refusal(self, status: int, raw: bytes) -> Refused:
+        try:
+            problem = msgspec.json.decode(raw, type=Problem)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            text = f"the daemon answered with HTTP status {status} and no reason"
+            problem = Problem(type="about:blank", title=text, status=status, detail=text)
+            raw = msgspec.json.encode(problem)
+        return Refused(problem, raw)
+
+    def _why_not_open(self, error: OSError) -> Unreachable | NotPermitted:
+        other = "Another socket: --socket PATH or $MTACTL_SOCKET"
+        match error.errno:
+            case errno.EACCES | errno.EPERM:
+                return NotPermitted(f"you may not open the control socket {self.path}", _who_may(self.path))
+            case errno.ENOENT:
+                sentence = f"there is no control socket at {self.path}"
+                return Unreachable(sentence, f"Is mtactld running? systemctl status mtactld. {other}")
+            case errno.ECONNREFUSED:
+                sentence = f"nothing listens on {self.path}"
+                return Unreachable(sentence, f"mtactld was stopped or killed: systemctl status mtactld. {other}")
+            case _:
+                return Unreachable(f"{self.path} can't be opened: {error.strerror or error}", other)
+
+
+class _Silent(OSError):
+    """The daemon's backlog stayed full."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """A connection to a Unix socket. `opened` stays at hand when http.client has handed the socket to a response."""
+
+    opened: socket.socket
+
+    def __init__(self, path: str, patience: float) -> None:
+        super().__init__("mtactl", timeout=patience)
+        self._path = path
+        self._patience = patience
+
+    def connect(self) -> None:
+        """Open the socket. A full backlog is told with EAGAIN on Unix sockets; then try again for a while."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(self._patience)
+                sock.connect(self._path)
+            except (BlockingIOError, TimeoutError):
+                sock.close()
+                if time.monotonic() >= deadline:
+                    raise _Silent from None
+                time.sleep(_PAUSE)
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                self.sock = self.opened = sock
+                return
+
+
+def _target(path: str, query: Mapping[str, Any]) -> str:
+    pairs = [
+        f"{name}={quote(each, safe='')}"
+        for name, value in query.items()
+        if value is not None
+        for each in (_text(value),)
+    ]
+    return f"{path}?{'&'.join(pairs)}" if pairs else path
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _who_may(path: str) -> str:
+    """Say what would help, as far as the socket's file can be seen."""
+    try:
+        group = grp.getgrgid(Path(path).stat().st_gid).gr_name
+    except (OSError, KeyError):
+        return "Ask with sudo, or as a member of one of the groups in control.operators."
+    if group == "root":
+        return "Ask with sudo; or name a group in control.operators and restart mtactld, so that the socket gets it."
+    return f"Ask with sudo, or become a member of the group {group} (usermod -aG {group} USER, then log in again)."

@@ -1,138 +1,183 @@
-"""`mtactl halt`, also called `stop` and `cancel`: nothing of a campaign begins on this node again, ever.
+"""mtactl halt CAMPAIGN: nothing of the campaign begins on this node again, ever.
 
-What is in the way of a confirmed halt is kept small: the look at the campaign before it may fail or be slow, and a
-stderr that no one reads is no reason not to halt.
+Shows what it is about to do, has the Campaign ID typed, asks the daemon, and follows the halt until it is completed.
+From the moment that the daemon has answered, the halt is durable and goes on without this command.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 
 import click
 
 from mtactl.cli.client import Answer, Client, campaign_path
-from mtactl.cli.failures import Failure, NotCompleted, NotConfirmed, NotPermitted, Refused, Unreachable
-from mtactl.cli.halt_screen import Progress, open_progress, render_plan
-from mtactl.cli.report_screen import halted_by, render_report
-from mtactl.cli.screen import open_console
-from mtactl.cli.session import Session, Word, verb
-from mtactl.cli.text import number, plural
+from mtactl.cli.failures import ExitCode, Failure, ReaderGone, Refused, Unconfirmed, Unfinished, Unreachable
+from mtactl.cli.figures import duration
+from mtactl.cli.progress import open_progress
+from mtactl.cli.report import describe_open, describe_request, draw_report, summarise
+from mtactl.cli.screen import Screen
+from mtactl.cli.session import Session, check_campaign, takes_session
 from mtactl.control.types import CampaignReport, HaltBody
 
 __all__ = ["halt"]
 
-_LOOK = 2.0  # seconds that the look before a confirmed halt may take
-_DURABLE = 30.0  # seconds that a disk may take for an fsync
-_SOONEST, _LATEST = 0.05, 0.25  # seconds between two looks at the progress
-_AWAY = 10.0  # seconds that mtactld may be away, for a restart, while the progress is followed
+_DURABLE_TIME = 30.0  # seconds that the record of the halt may take to be on disk
+_SHORTEST, _LONGEST = 0.05, 0.25  # seconds between two looks at the report
+_LEAST_PATIENCE = 0.5  # seconds for an answer, however little time is left
+_ABSENCE = 10.0  # seconds that the daemon may be away, for a restart, while a halt is followed
+
+Report = Answer[CampaignReport]
 
 
-@verb("halt", short_help="Stop a campaign for ever. Also: stop, cancel.")
-@click.argument("campaign", type=Word())
-@click.option("--confirm", metavar="CAMPAIGN", help="The campaign's id again, instead of typing it.")
-@click.option("--reason", type=Word(), metavar="TEXT", help="Why; kept with the halt.")
+@click.command()
+@click.argument("campaign", callback=check_campaign)
+@click.option("--confirm", metavar="CAMPAIGN", help="The Campaign ID again, in place of typing it.")
+@click.option("--reason", metavar="TEXT", help="Why; it is kept with the halt.")
 @click.option("--no-wait", is_flag=True, help="End as soon as the halt is durable.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait that long for the halt to complete."
-)
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait for so many seconds at most.")
+@takes_session
 def halt(
-    session: Session, campaign: str, confirm: str | None, reason: str | None, no_wait: bool, timeout: float | None
+    session: Session, *, campaign: str, confirm: str | None, reason: str | None, no_wait: bool, timeout: float | None
 ) -> None:
-    """Stop CAMPAIGN for ever: nothing of it begins on this node again, and what is queued of it is dropped.
+    """Stop a campaign for ever: nothing of it begins on this node again.
 
-    What is in flight finishes. It can't be undone: see `mtactl hold` for what can. Asks for the id to be typed, unless
-    --confirm has it. Ends with the report, once nothing is queued or in flight; with exit code 5 if the time given
-    ends before.
+    What is queued is dropped; what is in flight finishes and is counted. It can't be undone, and works for a campaign
+    that was never seen here, too. Without a terminal, --confirm is needed.
     """
-    if confirm is not None:
-        _check(campaign, confirm)
-    elif not session.can_ask:
-        raise NotConfirmed(
-            f"Nothing was halted: there is no terminal to ask on. To halt {campaign}, add --confirm {campaign}."
-        )
-    client = Client(session.socket)
-    before = _look(client, campaign, must=confirm is None)
-    if before is not None and before.stop is not None:
-        session.note(f"{campaign} is {before.state} already: asked for by {halted_by(before.stop)}.")
+    screen = Screen(errors=True)
+    may_ask = sys.stdin.isatty() and screen.is_terminal
+    _check_confirm(campaign, confirm, may_ask=may_ask)
+    client = session.client
+    before = _look(client, campaign)
+    if before is not None and _is_recorded(before.value) and confirm is None:
+        answer = before
     else:
-        _tell_plan(campaign, before)
         if confirm is None:
-            _check(campaign, session.ask("Type the Campaign ID to halt it:"))
-    answer = _send(client, campaign, reason, timeout)
-    if not no_wait:
-        answer = _follow(session, client, answer, timeout)
-    _show(session, answer)
+            _ask(screen, campaign, None if before is None else before.value)
+        answer = _send(client, campaign, reason)
+    since = time.monotonic()
+    if before is not None and _is_recorded(before.value) and before.value.stop is not None:
+        done = "is halted already" if before.value.state == "halted" else "is being halted already"
+        session.tell(f"{campaign} {done}, {describe_request(before.value.stop)}")
+    if not no_wait and answer.value.state != "halted":
+        deadline = None if timeout is None else since + timeout
+        answer, failure = _follow(client, answer, deadline, screen=screen, session=session)
+        if failure is not None:
+            _print(session, answer)
+            raise failure
+    _print(session, answer)
 
 
-def _check(campaign: str, typed: str) -> None:
-    if typed != campaign:
-        what = f"{typed!r} is not {campaign!r}" if typed else "the Campaign ID was not typed"
-        raise NotConfirmed(f"Nothing was halted: {what}.")
+def _check_confirm(campaign: str, confirm: str | None, *, may_ask: bool) -> None:
+    """See that the halt is confirmed, or can be. Raises Unconfirmed before anything is sent."""
+    if confirm is None and not may_ask:
+        raise Unconfirmed(
+            "a halt can't be undone, and without a terminal there is no one to ask. Nothing was halted.",
+            f"To go on: mtactl halt {campaign} --confirm {campaign}",
+        )
+    if confirm is not None and confirm != campaign:
+        raise Unconfirmed(f"--confirm says {confirm!r}, but the campaign is {campaign!r}. Nothing was halted.")
 
 
-def _look(client: Client, campaign: str, *, must: bool) -> CampaignReport | None:
-    """Give the campaign's report, or None when it was not seen here, or can't be had and need not."""
+def _look(client: Client, campaign: str) -> Report | None:
+    """Give the report as it is; None when the daemon has none, or can't tell: that hinders no halt."""
     try:
-        return client.get(campaign_path(campaign), CampaignReport, timeout=None if must else _LOOK).value
+        return client.get(campaign_path(campaign), CampaignReport)
     except Refused as refused:
-        if must and refused.kind != "unknown-campaign":
-            raise
-        return None
-    except (Unreachable, NotPermitted):
-        if must:
+        if refused.code == ExitCode.NOT_PERMITTED:
             raise
         return None
 
 
-def _tell_plan(campaign: str, report: CampaignReport | None) -> None:
-    console = open_console(sys.stderr)
+def _is_recorded(report: CampaignReport) -> bool:
+    """Whether a halt is durable: one that could not be recorded has to be asked for again."""
+    return any(step.name == "recorded" and step.at is not None for step in report.steps)
+
+
+def _ask(screen: Screen, campaign: str, report: CampaignReport | None) -> None:
+    """Say what is about to happen and have the Campaign ID typed. Raises Unconfirmed."""
+    if report is None:
+        screen.show(
+            f"{campaign} has not been seen on this node.", "It can be halted all the same: its mail will be refused."
+        )
+    else:
+        screen.show(summarise(report))
+    question = f"A halt can't be undone. Type the Campaign ID to go on ({campaign}): "
     try:
-        console.print(render_plan(console, campaign, report))
-    except OSError:
-        return
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+    except (KeyboardInterrupt, UnicodeDecodeError):
+        line = ""
+    if not line.endswith("\n"):
+        screen.show("")
+    typed = line.strip()
+    if typed != campaign:
+        why = f"what was typed is not {campaign!r}" if typed else "no Campaign ID was typed"
+        raise Unconfirmed(f"{why}. Nothing was halted.")
 
 
-def _send(client: Client, campaign: str, reason: str | None, timeout: float | None) -> Answer[CampaignReport]:
-    limit = _DURABLE if timeout is None else min(_DURABLE, max(timeout, 5.0))
+def _send(client: Client, campaign: str, reason: str | None) -> Report:
+    """Ask for the halt and wait until it is durable."""
     body = HaltBody(confirm=campaign, reason=reason)
     try:
-        return client.post(campaign_path(campaign, "halt"), CampaignReport, body=body, timeout=limit)
-    except Unreachable as failure:
-        failure.details += (f"Whether {campaign} is halted is not known. Run the command again: it does no harm.",)
-        raise
+        return client.post(campaign_path(campaign, "halt"), CampaignReport, body, patience=_DURABLE_TIME)
     except KeyboardInterrupt:
-        raise Unreachable(
-            f"Interrupted before mtactld answered. It may have halted {campaign} or not: `mtactl show {campaign}` tells."
-        ) from None
+        lost = Unreachable("interrupted before the daemon had answered", *_after_doubt(campaign))
+        raise lost from None
+    except Unreachable as failure:
+        raise Unreachable(failure.sentence, *failure.hints, *_after_doubt(campaign)) from failure
+
+
+def _after_doubt(campaign: str) -> tuple[str, ...]:
+    return (f"Whether the halt was recorded is not known: mtactl show {campaign}. Halting again does no harm.",)
 
 
 def _follow(
-    session: Session, client: Client, answer: Answer[CampaignReport], timeout: float | None
-) -> Answer[CampaignReport]:
-    """Show the progress until the halt is completed; give the last report. Raises NotCompleted, after showing it."""
-    started = time.monotonic()
-    pause = _SOONEST
+    client: Client, answer: Report, deadline: float | None, *, screen: Screen, session: Session
+) -> tuple[Report, Failure | None]:
+    """Look at the report until the halt is completed; give the last one, and why it is not completed."""
+    campaign = answer.value.campaign
+    pause, seen = _SHORTEST, time.monotonic()
+    goes_on = f"The halt is recorded and goes on: mtactl show {campaign}"
     try:
-        with open_progress(session) as progress:
-            progress.show(answer.value)
-            while not _is_completed(answer.value):
-                left = float("inf") if timeout is None else started + timeout - time.monotonic()
-                if left <= 0:
-                    break
-                time.sleep(min(pause, left))
-                pause = min(pause * 1.3, _LATEST)
-                answer = _patiently(client, answer, progress, lambda: left)
-                progress.show(answer.value)
+        with open_progress(screen, wanted=not session.json or screen.is_live) as progress:
+            while True:
+                progress.update(answer.value)
+                if answer.value.state == "halted":
+                    return answer, None
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    still = f"not completed in the time given, still open: {describe_open(answer.value.counts)}"
+                    return answer, Unfinished(still, goes_on)
+                time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - now)))
+                pause = min(pause * 1.2, _LONGEST)
+                left = _ABSENCE if deadline is None else deadline - time.monotonic()
+                try:
+                    answer = client.get(
+                        campaign_path(campaign), CampaignReport, patience=min(max(left, _LEAST_PATIENCE), _ABSENCE)
+                    )
+                    seen = time.monotonic()
+                except (Unreachable, Refused) as lost:
+                    if lost.code == ExitCode.NOT_PERMITTED:
+                        raise
+                    away = time.monotonic() - seen
+                    if away >= _ABSENCE:
+                        gone = f"the daemon was away for {duration(away)} while the halt went on: {lost.sentence}"
+                        return answer, Unreachable(gone, *lost.hints, f"The halt is recorded: {campaign} stays halted.")
     except KeyboardInterrupt:
-        _show(session, answer)
-        raise NotCompleted(
-            f"The halt goes on without you: {_open_part(answer.value)}.",
-            details=(f"`mtactl show {answer.value.campaign}` tells how far it is.",),
-        ) from None
-    if not _is_completed(answer.value):
-        _show(session, answer)
-        assert timeout is not None
-        raise NotCompleted(f"Halted, but not completed within {timeout:g} s: {_open_part(answer.value)}. It goes on.")
-    return answer
+        open_now = describe_open(answer.value.counts)
+        return answer, Unfinished(f"no longer watching, still open: {open_now}", goes_on)
+
+
+def _print(session: Session, answer: Report) -> None:
+    """Print the report. That no one reads it changes nothing about the halt."""
+    try:
+        if session.json:
+            session.write_json(answer.raw)
+        else:
+            screen = Screen()
+            screen.show(draw_report(answer.value, screen))
+    except ReaderGone:
+        return

@@ -1,42 +1,46 @@
-"""`mtactl hold` and `mtactl release`: the reversible pair."""
+"""mtactl hold CAMPAIGN and mtactl release CAMPAIGN: the reversible pair."""
 
 from __future__ import annotations
 
 import click
 
-from mtactl.cli.client import Client, campaign_path
-from mtactl.cli.session import Session, Word, verb
-from mtactl.cli.text import plural
+from mtactl.cli.client import campaign_path
+from mtactl.cli.figures import count
+from mtactl.cli.screen import Screen
+from mtactl.cli.session import Session, check_campaign, takes_session
 from mtactl.control.types import CampaignReport
 
 __all__ = ["hold", "release"]
 
 
-@verb("hold", short_help="Let nothing of a campaign begin, until it is released.")
-@click.argument("campaign", type=Word())
-def hold(session: Session, campaign: str) -> None:
-    """Let nothing of CAMPAIGN begin until it is released. Nothing is dropped.
+@click.command()
+@click.argument("campaign", callback=check_campaign)
+@takes_session
+def hold(session: Session, *, campaign: str) -> None:
+    """Let nothing of a campaign begin, and drop nothing, until it is released.
 
-    Works for a campaign that was not seen yet, too.
+    It works for a campaign that was not seen yet, too: its mail is then taken and kept.
     """
-    answer = Client(session.socket).post(campaign_path(campaign, "hold"), CampaignReport)
-    if session.json:
-        session.document(answer.body)
-        return
-    counts = answer.value.counts
-    flying = f", {plural(counts.in_flight, 'recipient')} in flight will finish" if counts.in_flight else ""
-    session.say(
-        f"{campaign} is held: {plural(counts.queued, 'recipient')} will wait{flying}.",
-        f"`mtactl release {campaign}` lets it go on.",
-    )
+    report = _command(session, campaign, "hold")
+    if report is not None:
+        counts = report.counts
+        Screen().show(f"{campaign} is held: {count(counts.queued)} queued, {count(counts.in_flight)} in flight.")
 
 
-@verb("release", short_help="Let a held campaign go on.")
-@click.argument("campaign", type=Word())
-def release(session: Session, campaign: str) -> None:
-    """Let the held CAMPAIGN go on."""
-    answer = Client(session.socket).post(campaign_path(campaign, "release"), CampaignReport)
+@click.command()
+@click.argument("campaign", callback=check_campaign)
+@takes_session
+def release(session: Session, *, campaign: str) -> None:
+    """Let a held campaign go on; one that is active stays as it is."""
+    report = _command(session, campaign, "release")
+    if report is not None:
+        Screen().show(f"{campaign} is {report.state}: {count(report.counts.queued)} queued may go out.")
+
+
+def _command(session: Session, campaign: str, verb: str) -> CampaignReport | None:
+    """Do it; give the report if it is to be told in words."""
+    answer = session.client.post(campaign_path(campaign, verb), CampaignReport)
     if session.json:
-        session.document(answer.body)
-        return
-    session.say(f"{campaign} goes on: {plural(answer.value.counts.queued, 'recipient')} in the queue.")
+        session.write_json(answer.raw)
+        return None
+    return answer.value

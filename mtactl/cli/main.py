@@ -1,115 +1,117 @@
-"""`mtactl`, the client: finds the verb, and turns every ending into an exit code (CONTRACT.md §3).
+"""The console script mtactl: global options, which verb is where, and what each ending's exit code is.
 
-A verb's module is imported when it is asked for, so that the client starts fast.
+A verb's module is imported when the verb is used, so that `mtactl --version` need not know how to draw a table.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import click
 
-from mtactl.cli.failures import Failure
-from mtactl.cli.session import DEFAULT_SOCKET, SOCKET_VARIABLE, PipeGone, Session
-from mtactl.cli.text import clean
+from mtactl.cli.failures import ExitCode, Failure, ReaderGone
+from mtactl.cli.session import DEFAULT_SOCKET, Session, writing
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
-VERBS = {
-    "status": "status",
-    "campaigns": "campaigns",
-    "show": "campaigns",
-    "halt": "halt",
-    "hold": "hold",
-    "release": "hold",
-    "recipients": "recipients",
-    "queue": "queue",
-    "lanes": "lanes",
-    "events": "events",
-    "reload": "reload",
+# The verb, its module and function, and what `mtactl --help` says of it.
+_VERBS: Mapping[str, tuple[str, str, str]] = {
+    "status": ("status", "status", "The node at a glance: totals, health, lanes in back-off."),
+    "campaigns": ("campaigns", "campaigns", "A row for each campaign, with its counts."),
+    "show": ("campaigns", "show", "The report of a campaign, with the steps of its halt."),
+    "halt": ("halt", "halt", "Stop a campaign for ever. It can't be undone."),
+    "stop": ("halt", "halt", "Another name of halt."),
+    "cancel": ("halt", "halt", "Another name of halt."),
+    "hold": ("hold", "hold", "Let nothing of a campaign begin, until it is released."),
+    "release": ("hold", "release", "Let a held campaign go on."),
+    "recipients": ("recipients", "recipients", "Who got it and who did not, streamed."),
+    "queue": ("queue", "queue", "The queue itself: ls, show, retry, drop."),
+    "lanes": ("lanes", "lanes", "Destinations: connections, rate, back-off, last replies."),
+    "events": ("events", "events", "The stream of what happens."),
+    "reload": ("reload", "reload", "Read the configuration again."),
 }
-OTHER_NAMES = {"stop": "halt", "cancel": "halt"}
 
 
-class _Verbs(click.Group):
-    """The verbs, each found in the module that has it."""
+class Program(click.Group):
+    """The group of all verbs."""
 
-    def list_commands(self, _context: click.Context) -> list[str]:
-        return list(VERBS)
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Give the verbs in the order of the contract."""
+        return list(_VERBS)
 
-    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        name = OTHER_NAMES.get(name, name)
-        if name not in VERBS:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in _VERBS:
             return None
-        command = getattr(importlib.import_module(f"mtactl.cli.{VERBS[name]}"), name)
-        assert isinstance(command, click.Command)
+        module, function, _ = _VERBS[cmd_name]
+        command: click.Command = getattr(import_module(f"mtactl.cli.{module}"), function)
         return command
 
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, told) for name, (_, _, told) in _VERBS.items()])
+        formatter.write_paragraph()
+        formatter.write_text(
+            "Exit codes: 0 done; 1 the daemon says no; 2 usage, or a confirmation that does not match; "
+            "3 the daemon can't be reached; 4 not permitted; 5 accepted, but not completed in the time given."
+        )
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; map how it ends to an exit code."""
+        try:
+            result = super().invoke(ctx)
+            with writing():
+                sys.stdout.flush()
+        except Failure as failure:
+            (ctx.find_object(Session) or Session(DEFAULT_SOCKET)).tell_failure(failure)
+            ctx.exit(failure.code)
+        except ReaderGone:
+            ctx.exit(ExitCode.DONE)
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(ExitCode.INTERRUPTED)
+        return result
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    click.echo(f"mtactl {version('mtactl')}")
+    ctx.exit()
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
     metavar="PATH",
-    envvar=SOCKET_VARIABLE,
+    envvar="MTACTL_SOCKET",
     default=DEFAULT_SOCKET,
-    help=f"mtactld's control socket, else ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET}.",
+    show_default=True,
+    help="The daemon's control socket; else $MTACTL_SOCKET.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else on stdout.")
-@click.version_option(package_name="mtactl", message="%(prog)s %(version)s")
+@click.option("--json", is_flag=True, help="Print one JSON document (a line of JSON a row where it streams).")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
 @click.pass_context
-def cli(context: click.Context, socket: Path, as_json: bool) -> None:
-    """Look at the outbound mail queue of this machine, and stop a campaign."""
-    context.obj = Session(socket=socket, json=as_json)
+def program(ctx: click.Context, socket: str, json: bool) -> None:
+    """Watch over the outbound queue of mtactld, and stop a campaign: mtactl halt CAMPAIGN."""
+    ctx.obj = Session(socket or DEFAULT_SOCKET)
+    ctx.obj.json = json
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
+def main() -> None:
+    """Run the client with the arguments of the command line."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(run(arguments))
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    program(prog_name="mtactl")
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit code. An interrupt or a broken pipe ends the process by its signal."""
-    try:
-        code: Any = cli.main(arguments, prog_name="mtactl", standalone_mode=False)
-    except Failure as failure:
-        _complain(failure.message, *failure.details)
-        return failure.exit_code
-    except click.ClickException as error:
-        with contextlib.suppress(OSError):
-            error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _end_by(signal.SIGINT)
-    except PipeGone:
-        _end_by(signal.SIGPIPE)
-    except OSError as error:
-        _complain(f"The output can't be written: {error.strerror or error}.")
-        return 1
-    return code if isinstance(code, int) else 0
-
-
-def _complain(message: str, *details: str) -> None:
-    with contextlib.suppress(OSError):
-        for line in (f"mtactl: {message}", *(f"  {detail}" for detail in details)):
-            print(clean(line), file=sys.stderr)
-        sys.stderr.flush()
-
-
-def _end_by(number: signal.Signals) -> None:
-    """End by the signal, so that the shell sees what it was."""
-    # Nothing is left to be flushed into a pipe that no one reads.
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+if __name__ == "__main__":
+    main()

@@ -1,26 +1,45 @@
-"""`mtactl recipients`: who got it and who did not, streamed."""
+"""mtactl recipients CAMPAIGN: who got it and who did not, streamed as it comes.
+
+NDJSON and CSV pass through as the daemon wrote them, in whole lines, so that a stream which breaks off never ends in
+half a row. Without --format there are columns for people.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import get_args
 
 import click
 import msgspec
 
-from mtactl.cli.client import Client, campaign_path
+from mtactl.cli.client import campaign_path
 from mtactl.cli.failures import Unreachable
-from mtactl.cli.session import Session, Word, verb
+from mtactl.cli.figures import date
+from mtactl.cli.printable import escape_json, escape_line
+from mtactl.cli.screen import Screen
+from mtactl.cli.session import Session, check_campaign, takes_session
+from mtactl.cli.table import Cell, Column, Table
 from mtactl.control.types import OutcomeName, RecipientRow
 
 __all__ = ["recipients"]
 
-_decoder = msgspec.json.Decoder(RecipientRow)
+_PAGE = 200  # rows that decide on the widths, and are written at once
+
+_OUTCOME_STYLES = {"delivered": "green", "bounced": "red", "expired": "magenta", "unknown": "bold red"}
+_COLUMNS = (
+    Column(title="recipient", least=16),
+    Column(title="outcome"),
+    Column(title="stop"),
+    Column(title="at"),
+    Column(title="reply", least=16, optional=True, middle=False, style="dim"),
+    Column(title="message", optional=True),
+)
 
 
-@verb("recipients", short_help="Who got it and who did not.")
-@click.argument("campaign", type=Word())
+@click.command()
+@click.argument("campaign", callback=check_campaign)
 @click.option(
     "--outcome",
     "outcomes",
@@ -28,51 +47,76 @@ _decoder = msgspec.json.Decoder(RecipientRow)
     multiple=True,
     help="Only this outcome; may be repeated.",
 )
-@click.option("--after-stop", is_flag=True, help="Only outcomes that came after the campaign was stopped.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("csv", "ndjson")),
-    help="The form of the stream; otherwise lines for people on a terminal, and ndjson elsewhere.",
-)
-def recipients(session: Session, campaign: str, outcomes: tuple[str, ...], after_stop: bool, form: str | None) -> None:
-    """List who of CAMPAIGN got it and who did not, in the order in which the mail arrived.
-
-    Recipients that still wait are not in it: see `mtactl queue ls --campaign CAMPAIGN`.
-    """
+@click.option("--after-stop", is_flag=True, help="Only outcomes that came after the gate closed.")
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="For programs, in place of columns.")
+@takes_session
+def recipients(
+    session: Session, *, campaign: str, outcomes: tuple[str, ...], after_stop: bool, form: str | None
+) -> None:
+    """List who got a campaign and who did not, in the order of arrival."""
     if session.json and form == "csv":
-        raise click.UsageError("--json and --format csv exclude each other.")
-    for_people = form is None and not session.json and sys.stdout.isatty()
-    query = [("format", form or "ndjson"), *(("outcome", outcome) for outcome in outcomes)]
-    if after_stop:
-        query.append(("after_stop", "true"))
-    with Client(session.socket).stream(campaign_path(campaign, "recipients"), query=query, timeout=60) as pieces:
-        for lines in whole_lines(pieces):
-            if for_people:
-                session.say(*_describe(session, lines))
-            else:
-                session.write(lines)
+        raise click.UsageError("--json and --format csv are two things; choose one.")
+    if session.json:
+        form = "ndjson"
+    session.streams = True
+    with session.client.stream(
+        campaign_path(campaign, "recipients"),
+        outcome=outcomes or None,
+        after_stop=True if after_stop else None,
+        format=form or "ndjson",
+    ) as pieces:
+        if form is None:
+            _show(session, _decode(_whole_lines(pieces)))
+        else:
+            _pass_on(session, _whole_lines(pieces), form)
 
 
-def whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Give the same octets in pieces that end where a line ends."""
-    rest: list[bytes] = []
+def _whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the octets again in pieces that end with a line."""
+    rest = b""
     for piece in pieces:
-        head, newline, tail = piece.rpartition(b"\n")
+        lines, newline, rest = (rest + piece).rpartition(b"\n")
         if newline:
-            yield b"".join((*rest, head, newline))
-            rest = []
-        if tail:
-            rest.append(tail)
+            yield lines + newline
     if rest:
-        yield b"".join(rest)
+        yield rest
 
 
-def _describe(session: Session, lines: bytes) -> Iterator[str]:
+def _pass_on(session: Session, pieces: Iterable[bytes], form: str) -> None:
+    escape = escape_line if form == "csv" else lambda line: escape_json(line.rstrip(b"\n")) + b"\n"
+    on_terminal = sys.stdout.isatty()
+    for piece in pieces:
+        if on_terminal:
+            session.write(b"".join(escape(line) for line in piece.splitlines(keepends=True)))
+        else:
+            session.write(piece)
+
+
+def _decode(pieces: Iterable[bytes]) -> Iterator[RecipientRow]:
+    decoder = msgspec.json.Decoder(RecipientRow)
     try:
-        for row in _decoder.decode_lines(lines):
-            reply = f"{row.code} {row.reply}" if row.code is not None else row.reply
-            after = "after the stop" if row.after_stop else ""
-            yield f"{row.outcome:9}  {after:14}  {row.recipient:32}  {reply}".rstrip()
-    except msgspec.MsgspecError as error:
-        raise Unreachable(f"{session.socket} streams what is not understood: {error}.") from None
+        for piece in pieces:
+            yield from decoder.decode_lines(piece)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreachable(f"a row is not one that this mtactl understands: {error}") from error
+
+
+def _show(session: Session, rows: Iterator[RecipientRow]) -> None:
+    table = Table(Screen(), _COLUMNS)
+    empty = True
+    while page := [_cells(row) for row in islice(rows, _PAGE)]:
+        table.show(page)
+        empty = False
+    if empty:
+        session.tell("No recipient has such an outcome.")
+
+
+def _cells(row: RecipientRow) -> list[Cell]:
+    return [
+        row.recipient,
+        (row.outcome, _OUTCOME_STYLES.get(row.outcome, "")),
+        ("after", "yellow") if row.after_stop else "",
+        date(row.at)[:19],
+        f"{row.code} {row.reply}" if row.code is not None else row.reply,
+        row.message,
+    ]

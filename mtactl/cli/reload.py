@@ -1,22 +1,30 @@
-"""`mtactl reload`: re-read the configuration."""
+"""mtactl reload: have the daemon read its configuration again. A bad file changes nothing and says why."""
 
 from __future__ import annotations
 
-from mtactl.cli.client import Client
-from mtactl.cli.session import Session, verb
+import click
+
+from mtactl.cli.printable import printable
+from mtactl.cli.screen import Screen
+from mtactl.cli.session import Session, takes_session
 from mtactl.control.types import ReloadReport
 
 __all__ = ["reload"]
 
 
-@verb("reload", short_help="Re-read the configuration.")
+@click.command()
+@takes_session
 def reload(session: Session) -> None:
-    """Let mtactld re-read its configuration. A bad file changes nothing, and it is told why."""
-    answer = Client(session.socket).post("/v1/reload", ReloadReport, timeout=30)
+    """Have the daemon read its configuration again; a bad file changes nothing and says why."""
+    answer = session.client.post("/v1/reload", ReloadReport)
     if session.json:
-        session.document(answer.body)
+        session.write_json(answer.raw)
         return
     report = answer.value
-    session.say(f"In force now: {', '.join(report.applied)}." if report.applied else "Nothing to put in force.")
+    screen = Screen()
+    if not report.applied and not report.needs_restart:
+        screen.show("Nothing has changed.")
+    if report.applied:
+        screen.show(f"Applied: {printable(', '.join(report.applied))}")
     if report.needs_restart:
-        session.say(f"At the next start only: {', '.join(report.needs_restart)}.")
+        screen.show(f"Needs a restart of mtactld: {printable(', '.join(report.needs_restart))}")

@@ -1,111 +1,110 @@
-"""Consoles, and what all tables and panels have in common. rich is met in the modules that end in `_screen` and here.
+"""Where the client writes what people read: the two output streams, as wide and as colourful as they can be.
 
-Every word that comes from the daemon passes through `plain`, so that nothing in it reaches the terminal as a command.
+No escape sequence goes to anything but a terminal, and no colour where NO_COLOR is set. A terminal gets lines that fit;
+a pipe gets them whole, unless COLUMNS says otherwise, since what is cut can't be searched for.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+from dataclasses import dataclass
 from typing import TextIO
 
-from rich.box import ROUNDED
 from rich.console import Console, RenderableType
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
-from mtactl.cli.text import clean
+from mtactl.cli.failures import ReaderGone
+from mtactl.cli.session import silence, writing
 
-__all__ = ["bar", "columns", "framed", "grid", "open_console", "plain", "state_text", "wide"]
+__all__ = ["ASCII", "UNICODE", "Glyphs", "Screen"]
 
-WIDEST = 100  # columns; a panel wider than that is hard to read
-
-STATES = {
-    "active": "green",
-    "held": "yellow",
-    "halting": "bold red",
-    "halted": "red",
-    "ready": "green",
-    "deferred": "yellow",
-    "scheduled": "cyan",
-    "in_flight": "bold",
-    "delivered": "green",
-    "bounced": "red",
-    "expired": "red",
-    "dropped": "yellow",
-    "unknown": "magenta",
-    "idle": "dim",
-    "open": "green",
-    "throttled": "cyan",
-    "backoff": "yellow",
-    "ok": "green",
-    "degraded": "yellow",
-    "failed": "bold red",
-}
-WORDS = {"in_flight": "in flight", "backoff": "back-off"}
+_ENDLESS = 100_000  # columns of a pipe
+_READABLE = 80  # columns for what is drawn and not searched
+_WIDEST = 100  # columns beyond which a drawing gains nothing
 
 
-def open_console(stream: TextIO) -> Console:
-    """Give a console on the stream: no colours and no cursor movements where it is not a terminal."""
-    return Console(file=stream, force_terminal=stream.isatty(), highlight=False, markup=False, emoji=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glyphs:
+    """The signs that a stream's encoding has."""
+
+    tick: str
+    waiting: str
+    spinner: str
+    done: str
+    rest: str
+    cut: str
+    outcomes: dict[str, str]
 
 
-def wide(console: Console) -> int:
-    """Give the width of a panel on the console."""
-    return min(console.width, WIDEST)
+_OUTCOMES = ("delivered", "bounced", "expired", "dropped", "unknown", "in_flight", "queued")
+
+UNICODE = Glyphs(
+    tick="✔",
+    waiting="·",
+    spinner="⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏",
+    done="━",
+    rest="─",
+    cut="…",
+    outcomes=dict(zip(_OUTCOMES, "█▓▚░?▞▒", strict=True)),
+)
+ASCII = Glyphs(
+    tick="x",
+    waiting=".",
+    spinner="|/-\\",
+    done="#",
+    rest="-",
+    cut="...",
+    outcomes=dict(zip(_OUTCOMES, "DBEx?>q", strict=True)),
+)
 
 
-def plain(words: str, style: str = "") -> Text:
-    """Give words by anyone as text in one line, with control characters spelt out; it is cut where it does not fit."""
-    return Text(clean(words), style=style, no_wrap=True, overflow="ellipsis")
+class Screen:
+    """Writes lines and drawings to one stream: the standard output, or with `errors` the standard error stream."""
 
-
-def state_text(state: str) -> Text:
-    """Give a state in its colour."""
-    return plain(WORDS.get(state, state), STATES.get(state, ""))
-
-
-def columns(*titles: str, right: tuple[str, ...] = (), stretch: str = "") -> Table:
-    """Make a table with a column for each title. Those in `right` hold numbers; `stretch` takes the room that is left."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for title in titles:
-        is_stretched = title == stretch
-        table.add_column(
-            Text(title, no_wrap=True),
-            justify="right" if title in right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=None,
-            min_width=None if is_stretched else len(title),
-            max_width=None,
+    def __init__(self, *, errors: bool = False) -> None:
+        self._stream: TextIO = sys.stderr if errors else sys.stdout
+        self._errors = errors
+        self.is_terminal = self._stream.isatty()
+        self.is_live = self.is_terminal and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+        unicode = (self._stream.encoding or "ascii").lower().replace("-", "").startswith("utf")
+        self.glyphs = UNICODE if unicode else ASCII
+        given = os.environ.get("COLUMNS", "")
+        columns = int(given) if given.isascii() and given.isdigit() and int(given) > 0 else None
+        colourless = bool(os.environ.get("NO_COLOR")) or not self.is_live
+        self.console = _Console(
+            file=self._stream,
+            force_terminal=self.is_terminal,
+            color_system=None if colourless else "auto",
+            width=columns or (None if self.is_terminal else _ENDLESS),
+            highlight=False,
+            markup=False,
+            emoji=False,
         )
-    return table
+
+    @property
+    def width(self) -> int:
+        """The columns of a line; practically endless on a pipe."""
+        return self.console.width
+
+    @property
+    def drawing_width(self) -> int:
+        """The columns of a drawing."""
+        return min(self.width if self.width < _ENDLESS else _READABLE, _WIDEST)
+
+    def show(self, *things: RenderableType) -> None:
+        """Write each in lines of its own; what does not fit is cut. Raises ReaderGone; on the error stream nothing."""
+        try:
+            with writing():
+                for thing in things:
+                    self.console.print(thing, no_wrap=True, overflow="crop", crop=True)
+                self._stream.flush()
+        except ReaderGone:
+            if not self._errors:
+                raise
+            silence(sys.stderr)
 
 
-def grid(*rights: bool) -> Table:
-    """Make a table without titles, with a column for each truth value: whether it holds numbers."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for right in rights:
-        table.add_column(justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
-    return table
-
-
-def framed(console: Console, title: Text, content: RenderableType) -> RenderableType:
-    """Put the content into a panel on a terminal, and give it as it is elsewhere."""
-    if not console.is_terminal:
-        return content
-    return Panel(content, title=title, title_align="left", box=ROUNDED, width=wide(console), padding=(0, 1))
-
-
-def bar(console: Console, part: int, whole: int, width: int, style: str) -> Text:
-    """Give a bar for a share. What is not nothing has a length, and what is not all is not full."""
-    full, half, empty = ("━", "╸", "─") if console.encoding.startswith("utf") else ("#", "-", ".")
-    halves = 0 if whole <= 0 else round(2 * width * part / whole)
-    if part > 0:
-        halves = max(halves, 1)
-    if part < whole:
-        halves = min(halves, 2 * width - 1)
-    filled = full * (halves // 2) + half * (halves % 2)
-    text = Text(no_wrap=True)
-    text.append(filled, style=style)
-    text.append(empty * (width - len(filled)), style="dim")
-    return text
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Tell the caller; rich would end the process."""
+        raise ReaderGone

@@ -1,7 +1,4 @@
-"""What each verb has at hand: the socket, the form of the output, and the two streams it may write to.
-
-Documents and tables go to stdout. What is said beside them goes to stderr, and a stderr that is gone stops nothing.
-"""
+"""What every command has in hand: the client of the control socket, and whether it is to speak JSON."""
 
 from __future__ import annotations
 
@@ -9,144 +6,127 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import click
 
-from mtactl.cli.text import clean
+from mtactl.cli.client import Client
+from mtactl.cli.failures import Failure, ReaderGone
+from mtactl.cli.printable import escape_json, printable
 
-__all__ = ["DEFAULT_SOCKET", "SOCKET_VARIABLE", "PipeGone", "Session", "Word", "verb"]
+__all__ = ["DEFAULT_SOCKET", "Session", "check_campaign", "check_filled", "silence", "takes_session", "writing"]
 
-SOCKET_VARIABLE = "MTACTL_SOCKET"
 DEFAULT_SOCKET = "/run/mtactl/control.sock"
 
-# What JSON leaves as it is and a terminal acts on, in UTF-8: DEL, C1 controls, separators, marks of direction. None of
-# these sequences starts inside another character.
-_UNPRINTABLE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+_CAMPAIGN = "[A-Za-z0-9][A-Za-z0-9._:+=/@-]{0,127}"  # CONTRACT.md §1
 
 
-class PipeGone(Exception):  # not an OSError: click has its own ending for those
-    """No one reads stdout any more."""
-
-
-@dataclass(slots=True, kw_only=True)
 class Session:
-    """The options that all verbs share."""
+    """One run of the client. `streams` is set by commands whose JSON is a line a row: a failure is then no line of it.
 
-    socket: Path
-    json: bool = False
+    `answered` is set when the one JSON document of a command was written.
+    """
 
-    def write(self, text: bytes) -> None:
-        """Write whole lines of UTF-8 to stdout, with what a terminal would act on spelt out."""
-        harmless = _UNPRINTABLE.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), text)
-        sys.stdout.buffer.write(_CONTROL.sub(lambda found: b"\\u%04x" % found[0][0], harmless))
-
-    def document(self, body: bytes) -> None:
-        """Write one JSON document to stdout."""
-        self.write(body.strip() + b"\n")
-        sys.stdout.flush()
-
-    def say(self, *lines: str) -> None:
-        """Write lines for a person to stdout."""
-        for line in lines:
-            print(clean(line))
-
-    def note(self, *lines: str) -> None:
-        """Write lines for a person to stderr."""
-        with contextlib.suppress(OSError, ValueError):
-            for line in lines:
-                print(clean(line), file=sys.stderr, flush=True)
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self.json = False
+        self.streams = False
+        self.answered = False
 
     @property
-    def can_ask(self) -> bool:
-        """Whether there is a person who sees a question and can answer it."""
-        return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    def client(self) -> Client:
+        """The daemon's control API."""
+        return Client(self.socket)
 
-    def ask(self, question: str) -> str:
-        """Ask on stderr; give the answer without the spaces around it, "" when there is none."""
-        print(clean(question), end=" ", file=sys.stderr, flush=True)
-        try:
-            answer = sys.stdin.readline()
-        except UnicodeDecodeError:
-            return ""
-        except KeyboardInterrupt:
-            answer = ""
-        if not answer.endswith("\n"):
-            self.note("")
-        return answer.strip()
+    def write_json(self, document: bytes) -> None:
+        """Write one JSON document, in a line of its own."""
+        self.answered = True
+        self.write(escape_json(document.strip()) + b"\n")
 
-
-class Word(click.ParamType):
-    """Text that can be sent: UTF-8, and not empty."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Give the text. Fails when it is not one."""
-        text = str(value)
-        if not text:
-            self.fail("it is empty.", param, ctx)
-        try:
-            os.fsencode(text).decode()
-        except UnicodeDecodeError:
-            self.fail("it is not UTF-8.", param, ctx)
-        return text
-
-
-class _Verb(click.Command):
-    """A command that takes the shared options as well, so that they may stand behind the verb."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.params += [
-            click.Option(
-                ["--json", "as_json"],
-                is_flag=True,
-                expose_value=False,
-                callback=_set_json,
-                help="Print JSON, and nothing else on stdout.",
-            ),
-            click.Option(
-                ["--socket"],
-                metavar="PATH",
-                type=click.Path(path_type=Path),
-                expose_value=False,
-                callback=_set_socket,
-                help=f"mtactld's control socket, else ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET}.",
-            ),
-        ]
-
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb. Raises PipeGone when what it has to say is not wanted."""
-        try:
-            result = super().invoke(ctx)
+    def write(self, octets: bytes) -> None:
+        """Write octets to the standard output. Raises ReaderGone, and Failure when they can't be written."""
+        out = binary_stdout()
+        with writing():
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise PipeGone from None
-        return result
+            out.write(octets)
+            out.flush()
+
+    def tell(self, *lines: str) -> None:
+        """Say something on the standard error stream. That no one reads it changes nothing."""
+        try:
+            for line in lines:
+                print(printable(line), file=sys.stderr)
+            sys.stderr.flush()
+        except OSError:
+            silence(sys.stderr)
+
+    def tell_failure(self, failure: Failure) -> None:
+        """Say why the command failed; in JSON too, where a document is awaited and none was written."""
+        hints = failure.hints
+        if len(hints) == 1 or not hints:
+            self.tell(f"mtactl: {failure.sentence}", *(f"        {hint}" for hint in hints))
+        else:
+            self.tell(f"mtactl: {failure.sentence}:", *(f"  - {hint}" for hint in hints))
+        if self.json and not self.streams and not self.answered:
+            with contextlib.suppress(ReaderGone, Failure):
+                self.write_json(failure.document())
 
 
-def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value:
-        context.ensure_object(Session).json = True
+def binary_stdout() -> BinaryIO:
+    """Give the standard output for octets."""
+    return sys.stdout.buffer
 
 
-def _set_socket(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        context.ensure_object(Session).socket = value
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Map what goes wrong in writing to the standard output. Raises ReaderGone or Failure."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        silence(sys.stdout)
+        raise ReaderGone from error
+    except OSError as error:
+        silence(sys.stdout)
+        raise Failure(f"the output can't be written: {error.strerror or error}") from error
 
 
-def verb(name: str, **options: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a function a command of that name. Its first argument is the Session."""
+def silence(stream: Any) -> None:
+    """Let what is still in the stream's buffer go nowhere, so that Python's own flush at the end finds no fault."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
-    def make(function: Callable[..., None]) -> click.Command:
-        return click.command(name, cls=_Verb, **options)(click.pass_obj(function))
 
-    return make
+def check_campaign(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Check a campaign's id for its form, so that a slip of the keyboard is a matter of usage."""
+    if value is not None and re.fullmatch(_CAMPAIGN, value) is None:
+        raise click.BadParameter(f"{printable(value)!r} is not a campaign id, which has the form {_CAMPAIGN}")
+    return value
+
+
+def check_filled(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty text: from a shell variable that was not set, it must not come to mean everything."""
+    if value == "":
+        raise click.BadParameter("it is empty")
+    return value
+
+
+def takes_session(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand the session to a command, and let the global options stand behind the verb as well."""
+    with_json = click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON.")
+    with_socket = click.option("--socket", metavar="PATH", expose_value=False, callback=_set_socket, hidden=True)
+    return with_json(with_socket(click.make_pass_decorator(Session)(function)))
+
+
+def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    session = ctx.find_object(Session)
+    if session is not None and value:
+        session.json = True
+
+
+def _set_socket(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    session = ctx.find_object(Session)
+    if session is not None and value:
+        session.socket = value

@@ -192,6 +192,30 @@ async def test_halting_again_gives_the_first_halts_facts(bench):
         assert first is same is later and (later.reason, later.requested_user) == ("one", "a")
 
 
+async def test_what_is_lost_behind_a_halt_that_is_not_on_record_is_tried_again(bench, monkeypatch):
+    """A recipient would never get the mail of a campaign that was not halted: the daemon died before the record."""
+    async with running(bench):
+        never = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(bench.store, "record_halt", lambda _request: never)
+        await bench.inject()
+        await bench.wait(lambda: bench.relay.open)
+        (session,) = bench.relay.open
+        session.end_message()
+        halting = asyncio.ensure_future(bench.core.halter.halt("c", reason=None, uid=0, user="root"))
+        await bench.wait(lambda: bench.core.gate.is_closed("c"))
+        session.answer(Ending.LOST)
+        await bench.wait(lambda: not bench.account().in_flight)
+        assert await bench.rows() == []
+        assert (bench.account().queued, bench.account().in_flight, bench.account().unknown) == (1, 0, 0)
+        halting.cancel()
+        await asyncio.wait([halting])
+        never.cancel()
+    async with running(bench):
+        halt = await bench.core.halter.halt("c", reason=None, uid=0, user="root")
+        await bench.wait(lambda: bench.core.gate.state("c") is CampaignState.HALTED)
+        assert (halt.kind, [row.outcome for row in await bench.rows()]) == ("stop", [Outcome.UNKNOWN])
+
+
 async def test_a_halt_that_cannot_be_recorded_says_so_and_the_gate_stays_closed(bench, monkeypatch):
     """An operator who is told 'halted' while nothing is on disk would be wrong after the next restart."""
     async with running(bench):

@@ -12,7 +12,7 @@ import pytest
 from queue_store.errors import StoreCorrupt, StoreLocked
 from queue_store.records import Outcome, QueuedState, QueueFilter
 from queue_store.store import QueueStore
-from tests.unit.store_books import BODY, check_books, rows
+from tests.unit.store_books import BODY, check_books, new_message, rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,6 +167,39 @@ async def test_nothing_of_a_cancelled_campaign_is_unknown(tmp_path: Path) -> Non
     check_books(tmp_path)
 
 
+DIE_BEFORE_THE_HALT = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from queue_store.records import Outcome
+from queue_store.store import QueueStore
+from tests.unit.store_books import new_message, settled
+
+async def main():
+    store = await QueueStore.open(Path(sys.argv[1]), reserve=0)
+    for outcome in (Outcome.DELIVERED, Outcome.BOUNCED, None):
+        lane = "none" if outcome is None else outcome.name
+        appended = await store.append(new_message("c1", lanes=lane, claimed=True))
+        (claim,) = appended.claims
+        slot = store.attempts.begin(claim.recipients[0].id, 0)
+        store.attempts.outcome(slot, *settled(claim, outcome, due=9_000, slot=slot, after_stop=True))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_nothing_is_after_a_stop_that_is_not_on_record(tmp_path: Path) -> None:
+    """A campaign that was never halted would have deliveries after the stop, and its later halt too many of them."""
+    run_to_death(DIE_BEFORE_THE_HALT, tmp_path)
+    store = await QueueStore.open(tmp_path, reserve=0)
+    (campaign,) = (record for record in store.recovery.campaigns if record.name == "c1")
+    await store.close()
+    assert (campaign.tally.delivered, campaign.tally.delivered_after_stop) == (1, 0)
+    assert outcomes(tmp_path, "c1") == {"DELIVERED": (Outcome.DELIVERED, 0), "BOUNCED": (Outcome.BOUNCED, 0)}
+    assert states(tmp_path, "c1") == {"none": QueuedState.DEFERRED}
+    check_books(tmp_path)
+
+
 async def test_a_recovery_is_done_once(tmp_path: Path) -> None:
     """A second crash would count the outcomes of the first again."""
     run_to_death(DIE_EVERYWHERE, tmp_path)
@@ -288,3 +321,16 @@ async def test_a_cancelled_opening_lets_go_of_the_store(tmp_path: Path) -> None:
         except StoreLocked:
             await asyncio.sleep(0.02)
     await store.close()
+
+
+async def test_a_lost_index_does_not_cost_the_bodies(tmp_path: Path) -> None:
+    """Someone who removes a damaged queue.db and starts the daemon would lose every body for good."""
+    store = await QueueStore.open(tmp_path, reserve=1 << 16, segment_size=200)
+    for _ in range(5):
+        await store.append(new_message())
+    await store.close()
+    for file in tmp_path.glob("queue.db*"):
+        file.unlink()
+    with pytest.raises(StoreCorrupt, match="segments of bodies"):
+        await QueueStore.open(tmp_path, reserve=1 << 16)
+    assert len([file for file in (tmp_path / "segments").iterdir() if file.stat().st_size]) > 1
