@@ -134,8 +134,9 @@ class Attempt:
         if result.ending is Ending.PERMANENT:
             return Outcome.BOUNCED, 0
         if closed:
-            # What began and can't be retried: the store makes DROPPED of a deferral when the halt is on record.
-            return (Outcome.UNKNOWN if result.ending is Ending.LOST_AFTER_END else None), now
+            # What began and can't be retried: of a deferral the store makes DROPPED, or UNKNOWN if it is uncertain, when
+            # the halt is on record. Should we die before it is, the campaign goes on, and so does the recipient.
+            return None, now
         if is_expired(self.claim.message.received_at, delivery.expire_after, now):
             return Outcome.EXPIRED, 0
         if result.ending is Ending.LOST and self.reused and recipient.attempts == 0:

@@ -1,8 +1,8 @@
 """Takes what became of recipients into the books and, in batches of one tick, into the store.
 
 A delivery, a refusal or a deferral moves in the ledger at the reply. One exception: a deferral after the gate closed
-stays in flight until the store has said whether it stored DROPPED (the halt is on record) or a deferral (the halt could
-not be recorded), so that the ledger and the store never differ.
+stays in flight until the store has said whether it stored DROPPED or UNKNOWN (the halt is on record) or a deferral (the
+halt could not be recorded), so that the ledger and the store never differ.
 """
 
 from __future__ import annotations
