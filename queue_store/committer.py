@@ -26,10 +26,9 @@ from typing import Any
 import apsw
 
 from queue_store.attempts import AttemptLog
-from queue_store.errors import CampaignHalted, StoreClosed, StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.batch import Batch, Result
+from queue_store.errors import StoreClosed, StoreCorrupt, StoreError, StoreFailed, StoreFull
 from queue_store.index import Index, mapped
-from queue_store.index_claims import claim
-from queue_store.index_mail import append_messages, settle, unclaim
 from queue_store.operations import Append, Call, Claiming, Close, Operation, Settle, Unclaim
 from queue_store.recovery import mark_clean
 from queue_store.room import Room
@@ -46,8 +45,6 @@ _ROOM_PER_APPEND = 4096  # bytes of rows and log
 _IDLE = 0.05  # seconds without an operation, before upkeep
 _REST = 0.5  # seconds between looks at whether there is upkeep to do
 _STALL = 0.25  # seconds between tries on a full disk
-
-_Result = tuple[Operation, Any, BaseException | None]
 
 
 class Committer:
@@ -152,7 +149,7 @@ class Committer:
 
     def _commit_all(self, batch: Sequence[Operation], *, closing: bool = False) -> None:
         """Do a batch, as one transaction if it can be, and tell the results. What must wait for room is kept."""
-        results: list[_Result] = []
+        results: list[Result] = []
         began = time.perf_counter()
         waiting = self._refuse_without_room(batch, results)
         while waiting and self._failure is None:
@@ -174,7 +171,7 @@ class Committer:
             self._tell(results, time.perf_counter() - began)
 
     def _make_room(
-        self, batch: Sequence[Operation], error: Exception, results: list[_Result], *, closing: bool
+        self, batch: Sequence[Operation], error: Exception, results: list[Result], *, closing: bool
     ) -> Sequence[Operation]:
         """Fail the appends of a batch that met a full disk, or else spend the reserve; give what may be tried now."""
         full = error if isinstance(error, StoreFull) else StoreFull(str(self._index.path.parent), self._room.free())
@@ -190,7 +187,7 @@ class Committer:
         self._stalled = [operation for operation in left if operation not in essential]
         return ()
 
-    def _blame(self, batch: Sequence[Operation], error: Exception, results: list[_Result]) -> Sequence[Operation]:
+    def _blame(self, batch: Sequence[Operation], error: Exception, results: list[Result]) -> Sequence[Operation]:
         """Give an error to the one operation of a batch, or find in a larger one whose it is."""
         if len(batch) == 1:
             results.append((batch[0], None, error))
@@ -198,7 +195,7 @@ class Committer:
             self._one_by_one(batch, results)
         return ()
 
-    def _one_by_one(self, batch: Sequence[Operation], results: list[_Result]) -> None:
+    def _one_by_one(self, batch: Sequence[Operation], results: list[Result]) -> None:
         """Do the operations of a batch that was rolled back for one's sake, each in its own transaction."""
         if results:
             self._tell(results, 0.0)
@@ -209,13 +206,13 @@ class Committer:
                 self._stalled += batch[at + 1 :]
                 return
 
-    def _attempt(self, batch: Sequence[Operation]) -> list[_Result]:
+    def _attempt(self, batch: Sequence[Operation]) -> list[Result]:
         """Do a batch in one transaction and make it durable. When it raises, nothing was done."""
         index, segments = self._index, self._segments
         active, length = segments.active, segments.length(segments.active)
         try:
             index.begin()
-            results = _Batch(index, segments).do(batch)
+            results = Batch(index, segments).do(batch)
             segments.sync()
             index.commit()
         except BaseException:
@@ -228,7 +225,7 @@ class Committer:
             self._upkeep.note_sealed()
         return results
 
-    def _refuse_without_room(self, batch: Sequence[Operation], results: list[_Result]) -> Sequence[Operation]:
+    def _refuse_without_room(self, batch: Sequence[Operation], results: list[Result]) -> Sequence[Operation]:
         """Fail the appends for which there is no room, before anything is written; give what is left."""
         sizes = [sum(map(len, item.message.body)) + _ROOM_PER_APPEND for item in batch if isinstance(item, Append)]
         if not sizes or self._failure is not None:
@@ -282,7 +279,7 @@ class Committer:
         finally:
             self._segments.close()
             self._index.close()
-        results: list[_Result] = [
+        results: list[Result] = [
             (operation, None, self._failure or StoreClosed("the disk is full")) for operation in self._stalled
         ]
         results.append((closing, None, error))
@@ -290,14 +287,14 @@ class Committer:
 
     # -- back to the loop -----------------------------------------------------------------------------------------
 
-    def _tell(self, results: list[_Result], seconds: float) -> None:
+    def _tell(self, results: list[Result], seconds: float) -> None:
         self._call(self._resolve, results, seconds)
 
     def _call(self, function: Callable[..., None], *values: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed without closing the store: no one listens
             self._loop.call_soon_threadsafe(function, *values)
 
-    def _resolve(self, results: list[_Result], seconds: float) -> None:
+    def _resolve(self, results: list[Result], seconds: float) -> None:
         """Resolve the futures of a commit, in order; free the attempt slots of what is settled."""
         if self._on_commit is not None and seconds:
             self._on_commit(seconds, len(results))
@@ -338,66 +335,3 @@ def _weight(operation: Operation) -> int:
     if isinstance(operation, Unclaim):
         return len(operation.claims)
     return _WEIGHT_OF_BATCH if isinstance(operation, Call) and operation.heavy else 1
-
-
-class _Batch:
-    """The operations of one transaction, in order; runs of appends and of settlements are gathered."""
-
-    def __init__(self, index: Index, segments: Segments) -> None:
-        self._index = index
-        self._segments = segments
-        self._appends: list[tuple[int, Append]] = []
-        self._settles: list[tuple[int, Settle]] = []
-
-    def do(self, batch: Sequence[Operation]) -> list[_Result]:
-        """Do all; give the results in the order of the batch."""
-        self._results: list[_Result | None] = [None] * len(batch)
-        for at, operation in enumerate(batch):
-            if isinstance(operation, Append):
-                self._appends.append((at, operation))
-            elif isinstance(operation, Settle):
-                self._settles.append((at, operation))
-            elif isinstance(operation, Claiming):
-                self._flush_appends()  # which it is to find; settlements are of others than it can find
-                page = claim(self._index, operation.lane, operation.limit, operation.cursor)
-                self._results[at] = (operation, page, None)
-            elif isinstance(operation, Unclaim):
-                self._flush_settles()
-                unclaim(self._index, operation.claims)
-                self._results[at] = (operation, None, None)
-            elif isinstance(operation, Call):
-                self._flush_appends()
-                self._flush_settles()
-                self._results[at] = self._call(operation)
-        self._flush_appends()
-        self._flush_settles()
-        return [result for result in self._results if result is not None]
-
-    def _flush_appends(self) -> None:
-        if self._appends:
-            messages = [operation.message for _, operation in self._appends]
-            stored = append_messages(self._index, self._segments, messages)
-            for (at, operation), value in zip(self._appends, stored, strict=True):
-                if isinstance(value, StoreError):
-                    self._results[at] = (operation, None, value)
-                else:
-                    self._results[at] = (operation, value, None)
-            self._appends.clear()
-
-    def _flush_settles(self) -> None:
-        if self._settles:
-            together = [settlement for _, operation in self._settles for settlement in operation.settlements]
-            outcomes = settle(self._index, together)
-            first = 0
-            for at, operation in self._settles:
-                last = first + len(operation.settlements)
-                self._results[at] = (operation, outcomes[first:last], None)
-                first = last
-            self._settles.clear()
-
-    def _call(self, operation: Call) -> _Result:
-        self._index.deltas.flush(self._index.db)
-        try:
-            return operation, operation.work(self._index), None
-        except CampaignHalted as error:  # raised before anything is written
-            return operation, None, error

@@ -1,0 +1,80 @@
+"""The operations of one transaction, done in order: runs of appends and of settlements are written together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from queue_store.errors import CampaignHalted, StoreError
+from queue_store.index import Index
+from queue_store.index_claims import claim
+from queue_store.index_mail import append_messages, settle, unclaim
+from queue_store.operations import Append, Call, Claiming, Operation, Settle, Unclaim
+from queue_store.segments import Segments
+
+__all__ = ["Batch", "Result"]
+
+Result = tuple[Operation, Any, BaseException | None]
+
+
+class Batch:
+    """The operations of one transaction, in order; runs of appends and of settlements are gathered."""
+
+    def __init__(self, index: Index, segments: Segments) -> None:
+        self._index = index
+        self._segments = segments
+        self._appends: list[tuple[int, Append]] = []
+        self._settles: list[tuple[int, Settle]] = []
+
+    def do(self, batch: Sequence[Operation]) -> list[Result]:
+        """Do all; give the results in the order of the batch."""
+        self._results: list[Result | None] = [None] * len(batch)
+        for at, operation in enumerate(batch):
+            if isinstance(operation, Append):
+                self._appends.append((at, operation))
+            elif isinstance(operation, Settle):
+                self._settles.append((at, operation))
+            elif isinstance(operation, Claiming):
+                self._flush_appends()  # which it is to find; settlements are of others than it can find
+                page = claim(self._index, operation.lane, operation.limit, operation.cursor)
+                self._results[at] = (operation, page, None)
+            elif isinstance(operation, Unclaim):
+                self._flush_settles()
+                unclaim(self._index, operation.claims)
+                self._results[at] = (operation, None, None)
+            elif isinstance(operation, Call):
+                self._flush_appends()
+                self._flush_settles()
+                self._results[at] = self._call(operation)
+        self._flush_appends()
+        self._flush_settles()
+        return [result for result in self._results if result is not None]
+
+    def _flush_appends(self) -> None:
+        if self._appends:
+            messages = [operation.message for _, operation in self._appends]
+            stored = append_messages(self._index, self._segments, messages)
+            for (at, operation), value in zip(self._appends, stored, strict=True):
+                if isinstance(value, StoreError):
+                    self._results[at] = (operation, None, value)
+                else:
+                    self._results[at] = (operation, value, None)
+            self._appends.clear()
+
+    def _flush_settles(self) -> None:
+        if self._settles:
+            together = [settlement for _, operation in self._settles for settlement in operation.settlements]
+            outcomes = settle(self._index, together)
+            first = 0
+            for at, operation in self._settles:
+                last = first + len(operation.settlements)
+                self._results[at] = (operation, outcomes[first:last], None)
+                first = last
+            self._settles.clear()
+
+    def _call(self, operation: Call) -> Result:
+        self._index.deltas.flush(self._index.db)
+        try:
+            return operation, operation.work(self._index), None
+        except CampaignHalted as error:  # raised before anything is written
+            return operation, None, error
