@@ -1,10 +1,11 @@
-"""The load: Postfix's smtp-source to inject, its smtp-sink to count what arrives. The same for every server measured."""
+"""The load, the same for each server: Postfix's smtp-source injects, its smtp-sink counts what arrives."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -20,6 +21,7 @@ class Sink:
     def __init__(self, port: int) -> None:
         user = ("-u", "nobody") if os.geteuid() == 0 else ()
         self.count = 0
+        self._port = port
         self._first = 0.0
         self._last = 0.0
         self._process = subprocess.Popen(
@@ -38,6 +40,19 @@ class Sink:
                 self._first = self._first or self._last
                 self.count = int(counted[-1])
             time.sleep(_INTERVAL)
+
+    def wait_until_up(self, timeout: float = 10.0) -> None:
+        """Wait until it listens. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+            except OSError as error:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise TimeoutError("smtp-sink does not listen") from error
+                time.sleep(0.02)
+            else:
+                return
 
     def reset(self) -> int:
         """Forget the first stamp; give the counter as it stands."""
@@ -67,17 +82,33 @@ class Sink:
         self._process.stdout.close()
 
 
-def inject(port: int, messages: int, *, size: int, sessions: int = 20, message: Path | None = None) -> float:
-    """Inject with smtp-source; give the seconds it took. `message` is a file to send instead of `size` octets."""
+def source(
+    port: int,
+    messages: int,
+    *,
+    size: int = 0,
+    message: Path | None = None,
+    sender: str = "bounce@news.example",
+    sessions: int = 20,
+) -> subprocess.Popen[bytes]:
+    """Start smtp-source. It sends `size` octets, or the file `message`, and goes on after a refusal."""
     content = ("-l", str(size)) if message is None else ("-F", str(message))
-    began = time.monotonic()
-    subprocess.run(
+    return subprocess.Popen(
         [
-            *("smtp-source", "-d", "-s", str(sessions), "-m", str(messages), *content),
-            *("-N", "-f", "bounce@news.example", "-t", "reader@inbox.example", f"127.0.0.1:{port}"),
+            *("smtp-source", "-A", "-d", "-s", str(sessions), "-m", str(messages), *content),
+            *("-N", "-f", sender, "-t", "reader@inbox.example", f"127.0.0.1:{port}"),
         ],
-        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+
+
+def inject(port: int, messages: int, *, size: int = 0, message: Path | None = None, sender: str = "") -> float:
+    """Inject all; give the seconds it took. Raises RuntimeError when it does not come to its end."""
+    began = time.monotonic()
+    with source(port, messages, size=size, message=message, sender=sender or "bounce@news.example") as process:
+        if process.wait() != 0:
+            raise RuntimeError(f"smtp-source ended with {process.returncode}")
     return time.monotonic() - began
 
 

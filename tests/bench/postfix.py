@@ -64,10 +64,7 @@ class Postfix:
     """One private instance, relaying everything to a port of this machine."""
 
     def __init__(self, *, port: int, relay: int) -> None:
-        if os.geteuid() != 0:
-            raise NoPostfix("Postfix can be started by root only: run this as root to compare with it")
-        if shutil.which("postfix") is None or shutil.which("postconf") is None:
-            raise NoPostfix("Postfix is not installed: apt-get install postfix")
+        self.look_for()
         self.port = port
         self._relay = relay
         # Its daemons run as other users: the folder must be open to them.
@@ -89,6 +86,14 @@ class Postfix:
         self._configure(deliver=True)
         (self._folder / "queue").mkdir()
         _run("postfix", "-c", str(self._config), "check")
+
+    @staticmethod
+    def look_for() -> None:
+        """Raise NoPostfix when it can't be run here."""
+        if os.geteuid() != 0:
+            raise NoPostfix("Postfix can be started by root only: run this as root to compare with it")
+        if shutil.which("postfix") is None or shutil.which("postconf") is None:
+            raise NoPostfix("Postfix is not installed: apt-get install postfix")
 
     def start(self, *, deliver: bool = True, ready: float = 20.0) -> None:
         """Start it and wait until it greets. Without `deliver` it takes mail and leaves it where it is."""

@@ -46,6 +46,7 @@ settlements = st.builds(
     due=st.integers(0, 1 << 62),
     after_stop=st.booleans(),
     began=st.booleans(),
+    uncertain=st.booleans(),
     code=st.none() | st.integers(200, 599),
     reply=st.text(max_size=500),
     peer=st.text(max_size=100),

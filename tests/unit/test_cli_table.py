@@ -51,7 +51,7 @@ def test_what_is_nice_to_have_goes_first_and_then_texts_are_cut():
     """Broken: a long reply pushes the numbers off the screen."""
     rows = [["an-id-that-is-long", "1,000", "a reply that is long"]]
     assert lines_of(COLUMNS, rows, width=24) == ["name     number  reply", "an-…ong   1,000  a repl…"]
-    assert lines_of(COLUMNS, rows, width=20) == ["name          number", "an-id…s-long   1,000"]
+    assert lines_of(COLUMNS, rows, width=20) == ["name          number", "an-id-…-long   1,000"]
 
 
 def test_later_pages_keep_the_widths_of_the_first():

@@ -71,6 +71,11 @@ listen = "127.0.0.1:{self.smtp_port}"
 
     def start(self, *, ready: float = 30.0, env: dict[str, str] | None = None) -> None:
         """Start it and wait until it is ready."""
+        self.launch(env=env)
+        self.wait_ready(ready)
+
+    def launch(self, *, env: dict[str, str] | None = None) -> None:
+        """Start it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mtactl.app", "--config", str(self.config)],
@@ -80,7 +85,10 @@ listen = "127.0.0.1:{self.smtp_port}"
                 env={**os.environ, **(env or {})},
                 process_group=0,  # Ctrl-C at the terminal is for the one who ends it in order
             )
-        deadline = time.monotonic() + ready
+
+    def wait_ready(self, timeout: float = 30.0) -> None:
+        """Wait until it is ready."""
+        deadline = time.monotonic() + timeout
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"mtactld did not start:\n{self.tail()}")
@@ -179,54 +187,99 @@ def check_law(counts: dict) -> None:
 
 
 class PeerWorld:
-    """The process of peer_world, and its record."""
+    """The process of peer_world, and its record. Profiles and ports are behaviour's Domain and Port, by name.
 
-    def __init__(self, folder: Path, profiles: dict[str, dict] | None = None, *, seed: int = 1) -> None:
+    The ports, unless others are given: "pipelining" (`port`) and "plain" (`plain_port`).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        profiles: dict[str, dict] | None = None,
+        *,
+        ports: dict[str, dict] | None = None,
+        seed: int = 1,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "world.ndjson"
         profile = folder / "world.json"
-        profile.write_text(json.dumps(profiles or {}))
+        profile.write_text(json.dumps({"domains": profiles or {}, "ports": ports or {}}))
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.world.peer_world"),
                 *("--record", str(self.path), "--profile", str(profile), "--seed", str(seed)),
             ],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
         )
-        ports = json.loads(self.process.stdout.readline())
-        self.port, self.plain_port = ports["pipelining"], ports["plain"]
+        try:
+            self.ports: dict[str, int] = self._answer()
+        except BaseException:
+            self.end()
+            raise
+        self.port = self.ports.get("pipelining", 0)
+        self.plain_port = self.ports.get("plain", 0)
+        self._record = Record(self.path)
 
     def record(self) -> Record:
         """Read what it has seen so far: all that it answered before this call is in there."""
         if self.process.poll() is None:
-            self._tell(signal.SIGHUP)
-        return Record(self.path)
+            self.tell("flush")
+        self._record.refresh()
+        return self._record
+
+    def tell(self, command: str) -> int:
+        """Give a command; give the stamp (ns of CLOCK_MONOTONIC) of when it was done. Raises AssertionError."""
+        try:
+            self.process.stdin.write(f"{command}\n".encode())
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise AssertionError("the world has ended") from error
+        return self._answer()["t"]
 
     def freeze(self) -> None:
         """Answer no end of data from now on."""
-        self._tell(signal.SIGUSR1)
+        self.tell("freeze")
 
     def thaw(self) -> None:
         """Answer again."""
-        self._tell(signal.SIGUSR2)
+        self.tell("thaw")
 
-    def _tell(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-        if not self.process.stdout.readline():
+    def drop(self) -> None:
+        """Abort all connections."""
+        self.tell("drop")
+
+    def down(self) -> None:
+        """Listen no more; the connections that there are stay."""
+        self.tell("down")
+
+    def up(self) -> None:
+        """Listen again, on the same ports."""
+        self.tell("up")
+
+    def change(self, profiles: dict[str, dict]) -> None:
+        """Behave differently from now on."""
+        self.tell(f"domains {json.dumps(profiles)}")
+
+    def _answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
             raise AssertionError("the world has ended")
+        return json.loads(line)
 
     def end(self) -> None:
         """End the process."""
+        self.process.stdin.close()
         self.process.terminate()
         self.process.wait()
         self.process.stdout.close()
 
 
 @contextmanager
-def peer_world(folder: Path, profiles: dict[str, dict] | None = None) -> Iterator[PeerWorld]:
+def peer_world(folder: Path, domains: dict[str, dict] | None = None, **options) -> Iterator[PeerWorld]:
     """Run a world for a block."""
-    world = PeerWorld(folder, profiles)
+    world = PeerWorld(folder, domains, **options)
     try:
         yield world
     finally:
@@ -237,8 +290,8 @@ def peer_world(folder: Path, profiles: dict[str, dict] | None = None) -> Iterato
 def daemon(folder: Path, **options) -> Iterator[Daemon]:
     """Run a daemon for a block."""
     node = Daemon(folder, **options)
-    node.start()
     try:
+        node.start()
         yield node
     finally:
         node.end()

@@ -2,9 +2,9 @@
 
 It shares no code with the daemon. It runs in its own process, `python -m tests.world.peer_world --record FILE`, prints
 one JSON line with its ports by their names, and ends at SIGTERM or when its standard input ends, so it never outlives
-the test that started it. Each line of standard input is a command, answered by a line of JSON when it is done: `freeze`
-(messages are read, but their ends are not answered), `thaw`, `drop` (all connections), `down` and `up` (the ports),
-`domains JSON` (other profiles from now on).
+the test that started it. Each line of standard input is a command, answered by a line of JSON when it is done: `flush`
+(the record has all that was answered before), `freeze` (messages are read, but their ends are not answered), `thaw`,
+`drop` (all connections), `down` and `up` (the ports), `domains JSON` (other profiles from now on).
 
 Each event is stamped with CLOCK_MONOTONIC, in ns, which all processes of a machine share. One line of JSON an event,
 in the file at the end of the loop's tick:
@@ -12,12 +12,13 @@ in the file at the end of the loop's tick:
     {"t": ns, "k": KIND, "c": connection, "n": transaction, …}
 
     open, close   a connection: `port`
-    mail          when the octets of MAIL FROM were read: `campaign`, `key` (from the sender, `bounce+CAMPAIGN+KEY@…`), `code`
+    mail          when the octets of MAIL FROM were read: `code`, and from the sender, `bounce+CAMPAIGN+KEY@…`,
+                  `campaign` and `key`
     rcpt          `to`, `code`
     data          354 was said
-    dot           when the end of the message was read: `size`, `crc` (CRC-32 of the body in wire form, behind the header),
-                  and `campaign`, `key` as the message's own header says, where it does
-    end           when its reply was handed to the kernel: `code`; 0: hung up instead
+    dot           when the end of the message was read: `size`, `crc` (CRC-32 of the body in wire form, behind the
+                  header), and `campaign`, `key` as the message's own header says, where it does
+    end           when the last reply was handed to the kernel, to the message or to DATA: `code`; 0: hung up instead
     rset          the transaction ended without a message
     lost          the connection ended within the transaction
 """
@@ -70,9 +71,7 @@ class World:
         """Record an event, now."""
         if not self.lines:
             asyncio.get_running_loop().call_soon(self.flush)
-        self.lines.append(
-            f'{{"t":{time.monotonic_ns()},"k":"{kind}","c":{connection},"n":{transaction}{more}}}\n'
-        )
+        self.lines.append(f'{{"t":{time.monotonic_ns()},"k":"{kind}","c":{connection},"n":{transaction}{more}}}\n')
 
     def flush(self) -> None:
         """Put all events into the file."""
@@ -97,7 +96,7 @@ class World:
 class Transaction:
     """One mail transaction, from MAIL FROM on."""
 
-    __slots__ = ("address", "attempt", "done", "number", "recipients", "where")
+    __slots__ = ("address", "attempt", "number", "recipients", "where")
 
     def __init__(self, number: int, where: Domain) -> None:
         self.number = number
@@ -105,7 +104,6 @@ class Transaction:
         self.address = ""
         self.attempt = 1
         self.recipients = 0
-        self.done = False
 
 
 class Reply:
@@ -132,7 +130,7 @@ class Session(asyncio.Protocol):
         self.replies: deque[Reply] = deque()
         self.timer: asyncio.TimerHandle | None = None
         self.transaction: Transaction | None = None
-        self.unanswered: dict[Transaction, None] = {}  # the end was read, the reply is not out
+        self.unanswered: dict[Transaction, None] = {}  # no more comes in of them, but the last reply is not out
         self.messages = 0
         self.in_data = False
         self.chunk = -1  # octets of a BDAT chunk still to come
@@ -162,7 +160,7 @@ class Session(asyncio.Protocol):
         world.open[self.name] -= 1
         if self.timer is not None:
             self.timer.cancel()
-        for transaction in self.unanswered:
+        for transaction in tuple(self.unanswered):
             self.end(transaction, "lost")
         self.end(self.transaction, "lost")
         world.note("close", self.number, 0, f',"port":"{self.name}"')
@@ -244,16 +242,16 @@ class Session(asyncio.Protocol):
 
     def read_message(self) -> bool:
         """Take the message off the buffer, if all of it is there."""
-        buffer = self.buffer
+        buffer, transaction = self.buffer, self.transaction
+        if self.rolled(transaction, "middle", transaction.where.hang_up_data) is not None:
+            self.hang_up()
+            return False
         if buffer.startswith(b".\r\n"):
             size, cut = 0, 3
         else:
             found = buffer.find(b"\r\n.\r\n", self.searched)
             if found < 0:
                 self.searched = max(0, len(buffer) - 4)
-                transaction = self.transaction
-                if len(buffer) > 1024 and self.rolled(transaction, "middle", transaction.where.hang_up_data) is not None:
-                    self.hang_up()
                 return False
             size, cut = found + 2, found + 5
         message = buffer[:size]
@@ -308,7 +306,9 @@ class Session(asyncio.Protocol):
     def mail(self, line: bytes) -> None:
         world, port = self.world, self.port
         found = _SENDER.search(line)
-        campaign = _ESCAPED.sub(lambda one: bytes([int(one[1], 16)]), found[1]).decode("utf-8", "replace") if found else ""
+        campaign = (
+            _ESCAPED.sub(lambda one: bytes([int(one[1], 16)]), found[1]).decode("utf-8", "replace") if found else ""
+        )
         key = found[2].decode() if found else "-1"
         self.end(self.transaction, "rset")
         world.transactions += 1
@@ -358,7 +358,7 @@ class Session(asyncio.Protocol):
     def refusal_of_data(self) -> bytes:
         """Say why no message can come now, if so."""
         transaction = self.transaction
-        if transaction is None or transaction.done:
+        if transaction is None:
             return b"503 5.5.1 MAIL first"
         if not transaction.recipients:
             return b"554 5.5.1 No valid recipients"
@@ -369,8 +369,14 @@ class Session(asyncio.Protocol):
     def data(self) -> None:
         refusal = self.refusal_of_data()
         transaction = self.transaction
+        if transaction is None:
+            self.say(refusal)
+            return
         if refusal:
-            self.say(refusal, self.wait(transaction, "data") if transaction else 0.0)
+            self.transaction = None
+            self.unanswered[transaction] = None
+            code = int(refusal[:3])
+            self.say(refusal, self.wait(transaction, "data"), then=lambda: self.end(transaction, "end", code))
             return
         self.in_data = True
         self.world.note("data", self.number, transaction.number)
@@ -393,7 +399,6 @@ class Session(asyncio.Protocol):
 
     def end_of_message(self, message: bytearray) -> None:
         transaction, self.transaction = self.transaction, None
-        transaction.done = True
         self.messages += 1
         self.unanswered[transaction] = None
         where = transaction.where
@@ -427,22 +432,19 @@ class Session(asyncio.Protocol):
 
 
 class Commander(asyncio.Protocol):
-    """Standard input: commands, and the end of the world when it ends."""
+    """Standard input: its lines, and None at its end."""
 
-    def __init__(self, do: Callable[[str, str], None], stop: Callable[[], None]) -> None:
-        self.do = do
-        self.stop = stop
+    def __init__(self, lines: asyncio.Queue[str | None]) -> None:
+        self.lines = lines
         self.buffer = b""
 
     def data_received(self, data: bytes) -> None:
         *lines, self.buffer = (self.buffer + data).split(b"\n")
         for line in lines:
-            verb, _, rest = line.decode().partition(" ")
-            self.do(verb, rest)
-            print(json.dumps({"done": verb, "t": time.monotonic_ns()}), flush=True)
+            self.lines.put_nowait(line.decode())
 
     def connection_lost(self, exc) -> None:
-        self.stop()
+        self.lines.put_nowait(None)
 
 
 class Ports:
@@ -473,26 +475,40 @@ class Ports:
             server.close()
 
 
+async def obey(line: str, world: World, ports: Ports) -> None:
+    """Do what one line of standard input says, and say when it is done."""
+    verb, _, rest = line.partition(" ")
+    match verb:
+        case "flush":
+            world.flush()
+        case "freeze":
+            world.freeze(True)
+        case "thaw":
+            world.freeze(False)
+        case "drop":
+            world.drop()
+        case "down":
+            ports.close()
+        case "up":
+            await ports.open()
+        case "domains":
+            world.behaviour.change(json.loads(rest))
+        case _:
+            raise ValueError(f"{verb} is no command")
+    print(json.dumps({"done": verb, "t": time.monotonic_ns()}), flush=True)
+
+
 async def serve(world: World, host: str) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, lines.put_nowait, None)
     ports = Ports(world, host)
     await ports.open()
-    opening: list[asyncio.Task] = []
-    verbs = {
-        "freeze": lambda _: world.freeze(True),
-        "thaw": lambda _: world.freeze(False),
-        "drop": lambda _: world.drop(),
-        "down": lambda _: ports.close(),
-        "up": lambda _: opening.append(loop.create_task(ports.open())),
-        "domains": lambda text: world.behaviour.change(json.loads(text)),
-    }
-    commander = Commander(lambda verb, rest: verbs[verb](rest), stop.set)
-    commands, _ = await loop.connect_read_pipe(lambda: commander, sys.stdin.buffer)
+    commands, _ = await loop.connect_read_pipe(lambda: Commander(lines), sys.stdin.buffer)
     print(json.dumps(ports.numbers), flush=True)
-    await stop.wait()
+    while (line := await lines.get()) is not None:
+        await obey(line, world, ports)
     ports.close()
     commands.close()
     world.drop()
