@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench clean
+.PHONY: help demo run test crash check format bench clean
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it).
@@ -31,6 +31,9 @@ run: $(INSTALLED) ## start the daemon here in var/, on unprivileged ports, with 
 
 test: $(INSTALLED) ## run all tests (ARGS="..." goes to pytest)
 	$(BIN)/pytest $(ARGS)
+
+crash: $(INSTALLED) ## kill the daemon at random moments, a hundred times (ARGS="--kills 300 --seed 7")
+	@$(BIN)/python -m tests.crash $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .

@@ -330,7 +330,7 @@ class Demo:
         when = f"{abs(last - recorded) / 1e6:.1f} ms {'after' if last > recorded else 'before'}"
         explain(
             f"The sink read the last MAIL FROM of {VICTIM} {when} the halt was on record."
-            f" Of those that were open then, or were read later, it knows {len(set(open_then) | set(begun))};"
+            f" It had {len(set(open_then) | set(begun))} transactions that were open then or read later;"
             f" the report counts {stop['in_flight_at_stop']} in flight, of which {counts['delivered_after_stop']}"
             " were delivered."
         )

@@ -90,10 +90,13 @@ class Client:
             response = self._send(connection, method, target, body=body)
             with contextlib.closing(response):
                 raw = self._read(response, patience)
-        if response.status >= 300:
-            raise self._refusal(response.status, raw)
+            if response.status >= 300:
+                raise self._refusal(response.status, raw)
+            return Answer(value=self._decode(raw, kind), raw=raw)
+
+    def _decode(self, raw: bytes, kind: type[T]) -> T:
         try:
-            return Answer(value=msgspec.json.decode(raw, type=kind), raw=raw)
+            return msgspec.json.decode(raw, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unreachable(
                 f"the answer on {self.path} is not one that this mtactl understands: {error}",
@@ -111,6 +114,9 @@ class Client:
             raise self._why_not_open(error) from error
         try:
             yield connection
+        except Unreachable as failure:
+            failure.asked = True
+            raise
         finally:
             connection.close()
 
@@ -140,6 +146,8 @@ class Client:
         while True:
             with self._mapping(silence):
                 piece = response.read1(_PIECE)
+                if not piece and response.length:  # read1 does not mind a body that is shorter than it was said to be
+                    raise http.client.IncompleteRead(piece, response.length)
             if not piece:
                 return
             yield piece
@@ -165,8 +173,7 @@ class Client:
     def _silent(self, patience: float) -> Unreachable:
         return Unreachable(
             f"the daemon did not answer on {self.path} within {duration(patience)}",
-            "It accepts connections but does not answer: stopped in a debugger, or its disk hangs? "
-            "systemctl status mtactld",
+            "It takes connections and is stuck, or stopped: systemctl status mtactld",
         )
 
     def _refusal(self, status: int, raw: bytes) -> Refused:
@@ -185,10 +192,10 @@ class Client:
                 return NotPermitted(f"you may not open the control socket {self.path}", _who_may(self.path))
             case errno.ENOENT:
                 sentence = f"there is no control socket at {self.path}"
-                return Unreachable(sentence, f"Is mtactld running? systemctl status mtactld. {other}")
+                return Unreachable(sentence, f"Is mtactld running? {other}")
             case errno.ECONNREFUSED:
                 sentence = f"nothing listens on {self.path}"
-                return Unreachable(sentence, f"mtactld was stopped or killed: systemctl status mtactld. {other}")
+                return Unreachable(sentence, f"mtactld was stopped or killed. {other}")
             case _:
                 return Unreachable(f"{self.path} can't be opened: {error.strerror or error}", other)
 

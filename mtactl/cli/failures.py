@@ -71,7 +71,9 @@ class Unconfirmed(Failure):
 
 
 class Unreachable(Failure):
-    """The daemon can't be reached, or stopped answering."""
+    """The daemon can't be reached, or stopped answering. `asked` says that it may have had the request by then."""
+
+    asked = False
 
     code = ExitCode.UNREACHABLE
     kind = "unreachable"

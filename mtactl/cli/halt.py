@@ -22,6 +22,7 @@ from mtactl.control.types import CampaignReport, HaltBody
 
 __all__ = ["halt"]
 
+_LOOK_TIME = 2.0  # seconds that the look before a confirmed halt may hold it up
 _DURABLE_TIME = 30.0  # seconds that the record of the halt may take to be on disk
 _SHORTEST, _LONGEST = 0.05, 0.25  # seconds between two looks at the report
 _LEAST_PATIENCE = 0.5  # seconds for an answer, however little time is left
@@ -49,7 +50,7 @@ def halt(
     may_ask = sys.stdin.isatty() and screen.is_terminal
     _check_confirm(campaign, confirm, may_ask=may_ask)
     client = session.client
-    before = _look(client, campaign)
+    before = _look(client, campaign, confirmed=confirm is not None)
     if before is not None and _is_recorded(before.value) and confirm is None:
         answer = before
     else:
@@ -80,10 +81,14 @@ def _check_confirm(campaign: str, confirm: str | None, *, may_ask: bool) -> None
         raise Unconfirmed(f"--confirm says {confirm!r}, but the campaign is {campaign!r}. Nothing was halted.")
 
 
-def _look(client: Client, campaign: str) -> Report | None:
-    """Give the report as it is; None when the daemon has none, or can't tell: that hinders no halt."""
+def _look(client: Client, campaign: str, *, confirmed: bool) -> Report | None:
+    """Give the report as it is; None when the daemon has none, or can't tell: that hinders no confirmed halt."""
     try:
-        return client.get(campaign_path(campaign), CampaignReport)
+        return client.get(campaign_path(campaign), CampaignReport, patience=_LOOK_TIME if confirmed else None)
+    except Unreachable as failure:
+        if not (confirmed and failure.asked):
+            raise
+        return None
     except Refused as refused:
         if refused.code == ExitCode.NOT_PERMITTED:
             raise
@@ -127,6 +132,8 @@ def _send(client: Client, campaign: str, reason: str | None) -> Report:
         lost = Unreachable("interrupted before the daemon had answered", *_after_doubt(campaign))
         raise lost from None
     except Unreachable as failure:
+        if not failure.asked:
+            raise
         raise Unreachable(failure.sentence, *failure.hints, *_after_doubt(campaign)) from failure
 
 

@@ -39,6 +39,7 @@ _PARTS = {
 }
 _LABEL = 18  # columns of the longest step's name, "in flight finished"
 _OFFSET = 10
+_BAR = 30  # columns of a step's progress at most
 
 
 def name_step(step: str) -> str:
@@ -123,7 +124,9 @@ def _draw_step(step: Step, report: CampaignReport, width: int, glyphs: Glyphs, f
     line.append(f" {name_step(step.name):<{_LABEL}}", style="" if step.at is not None else "dim")
     line.append(f"{offset(step.at, since):>{_OFFSET}}  ")
     if isinstance(step.done, int) and isinstance(step.total, int):
-        line.append_text(_draw_progress(step.done, step.total, width - line.cell_len, glyphs))
+        told = max(len(_tell_progress(each)) for each in report.steps)
+        line.append_text(_draw_progress(step.done, step.total, width - line.cell_len - told, glyphs))
+        line.append(_tell_progress(step))
     line.truncate(width)
     return line
 
@@ -143,13 +146,18 @@ def _under_way(step: Step, steps: Sequence[Step]) -> bool:
 def _draw_progress(done: int, total: int, width: int, glyphs: Glyphs) -> Text:
     if total <= 0:
         return Text("nothing", style="dim")
-    told = f"  {count(done)} of {count(total)}"
-    room = max(0, min(width - len(told), 30))
+    room = max(0, min(width, _BAR))
     filled = room * min(max(done, 0), total) // total
     bar = Text(glyphs.done * filled, style="green")
     bar.append(glyphs.rest * (room - filled), style="dim")
-    bar.append(told)
     return bar
+
+
+def _tell_progress(step: Step) -> str:
+    """Give a step's progress in numbers, if it has any and there was anything to do."""
+    if not (isinstance(step.done, int) and isinstance(step.total, int) and step.total > 0):
+        return ""
+    return f"  {count(step.done)} of {count(step.total)}"
 
 
 def _draw_counts(counts: Counts, width: int, glyphs: Glyphs) -> list[Text]:

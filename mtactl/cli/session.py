@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -56,7 +58,7 @@ class Session:
         """Say something on the standard error stream. That no one reads it changes nothing."""
         try:
             for line in lines:
-                print(printable(line), file=sys.stderr)
+                print(_fold(printable(line)), file=sys.stderr)
             sys.stderr.flush()
         except OSError:
             silence(sys.stderr)
@@ -71,6 +73,15 @@ class Session:
         if self.json and not self.streams and not self.answered:
             with contextlib.suppress(ReaderGone, Failure):
                 self.write_json(failure.document())
+
+
+def _fold(line: str) -> str:
+    """Break a line between words where a terminal would break it anywhere."""
+    if not sys.stderr.isatty():
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    width = max(shutil.get_terminal_size().columns, 2 * len(indent) + 2)
+    return textwrap.fill(line, width, subsequent_indent=indent or "        ", break_on_hyphens=False)
 
 
 def binary_stdout() -> BinaryIO:

@@ -129,11 +129,12 @@ class SmtpSession(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the end of the peer's stream for the end of the session; the transport closes itself then."""
-        self._lose("the peer closed the connection")
+        self._lose(f"the peer closed the connection{self._dialogue.stage}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Settle what is open."""
-        self._lose("the connection was lost" if exc is None else printable(f"the connection was lost: {exc}"))
+        why = "" if exc is None else printable(f": {exc}")
+        self._lose(f"the connection was lost{self._dialogue.stage}{why}")
         self._lost.set()
 
     def pause_writing(self) -> None:

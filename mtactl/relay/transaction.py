@@ -118,6 +118,15 @@ class Dialogue:
         """Whether it is over."""
         return self.phase is Phase.CLOSED
 
+    @property
+    def stage(self) -> str:
+        """Say how far the transaction is, to be put behind what went wrong; "" when none is open."""
+        if self.phase in (Phase.IDLE, Phase.CLOSED):
+            return ""
+        if self.phase is Phase.BODY:
+            return " while the message was being written"
+        return f" where the reply to {self.phase.value} was awaited"
+
     def begin(self, delivery: Delivery) -> None:
         """Start a transaction; MAIL FROM and what may follow it (RFC 2920) is in `data_to_send` then."""
         if self.phase is not Phase.IDLE:
@@ -182,7 +191,7 @@ class Dialogue:
             while not self.closed and (answer := self._reader.next_answer()) is not None:
                 self._take_answer(answer)
         except Garbage as garbage:
-            self._break(f"the peer sent {garbage}")
+            self._break(f"the peer sent {garbage}{self.stage}")
         if self.phase is Phase.IDLE and not self._reader.empty:
             self._break("the peer spoke out of turn")
         return self._take_events()
@@ -204,7 +213,7 @@ class Dialogue:
         elif self.phase is Phase.IDLE:
             self._break(f"the peer said {answer.to_reply()}, which answers no command")
         else:
-            self._break(f"the peer said {answer.to_reply()} where the reply to {self.phase.value} was awaited")
+            self._break(f"the peer said {answer.to_reply()}{self.stage}")
 
     def _freshened(self, _answer: Answer, _kind: Kind) -> None:
         self.phase = Phase.MAIL

@@ -24,16 +24,9 @@ from pathlib import Path
 
 from queue_store import fsck
 from tests.crash.audit import Books, Fence, Kill, audit_books, audit_world, check_growth
-from tests.crash.load import Application, Letter, write_letter
+from tests.crash.load import PROFILES, Application, Letter, write_letter
 from tests.world.daemon import Daemon, PeerWorld, check_law
 
-PROFILES = {
-    "*": {"latency": 0.01, "reject": 0.04, "defer": 0.04, "defer_end": 0.03, "hang_up": 0.01},
-    "swift.example": {"latency": 0.0},
-    "slow.example": {"latency": 0.25},
-    "moody.example": {"latency": 0.03, "defer": 0.15, "defer_end": 0.1},
-    "rude.example": {"latency": 0.06, "hang_up": 0.08},
-}
 SETTINGS = """
 [lane."rude.example"]
 backoff = ["1s"]

@@ -1,4 +1,4 @@
-"""What an application does to a daemon that may be killed at any moment: it injects, and remembers each answer."""
+"""What a daemon that may be killed at any moment has to bear: peers, and an application that remembers each answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 DOMAINS = ("swift.example", "steady.example", "slow.example", "moody.example", "rude.example")
+PROFILES = {
+    "*": {"latency": 0.01, "reject": 0.04, "defer": 0.04, "defer_end": 0.03, "hang_up": 0.01},
+    "swift.example": {"latency": 0.0},
+    "slow.example": {"latency": 0.25},
+    "moody.example": {"latency": 0.03, "defer": 0.15, "defer_end": 0.1},
+    "rude.example": {"latency": 0.06, "hang_up": 0.08},
+}
 SIZES = (300, 300, 2_000, 2_000, 2_000, 12_000, 40_000)
 CONNECTIONS = 6
 RATE = 1100.0  # messages a second that are offered, as long as the daemon takes them

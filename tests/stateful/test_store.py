@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -517,10 +517,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert gone <= {one.id for one in fitting}
         assert len(gone) == min(limit, len(fitting))
         assert dropped.more == (len(gone) < len(fitting))
-        self.check_moved(dropped.by_campaign, gone)
-        for number in gone:
-            uncertain = self.books.waiting[number].uncertain
-            self.books.end(number, Outcome.UNKNOWN if uncertain else Outcome.DROPPED, after_stop=True)
+        self.end_dropped(dropped.by_campaign, gone)
 
     @precondition(lambda self: self.closed)
     @rule(data=st.data())
@@ -638,12 +635,7 @@ class StoreMachine(RuleBasedStateMachine):
             result = self.now(self.store.drop(which, limit=limit))
             chunk = self.gone()
             assert len(chunk) <= limit
-            self.check_moved(result.by_campaign, chunk)
-            for number in chunk:
-                one = self.books.waiting[number]
-                halted = self.books.campaigns[one.campaign].halted
-                unknown = halted and one.uncertain
-                self.books.end(number, Outcome.UNKNOWN if unknown else Outcome.DROPPED, after_stop=halted)
+            self.end_dropped(result.by_campaign, chunk)
             dropped |= chunk
             if not result.more:
                 break
@@ -902,16 +894,29 @@ class StoreMachine(RuleBasedStateMachine):
         ready = {number for (number,) in self.reader.execute("SELECT id FROM recipients WHERE state = 0")}
         return {number for number in ready if self.books.waiting[number].state is not READY}
 
-    def check_moved(self, by_campaign: Any, moved: set[int]) -> None:
+    def check_moved(self, by_campaign: Any, moved: set[int], unknown: Set[int] = frozenset()) -> None:
         """The chunk's own account of it is the difference that it made."""
-        counts: dict[str, Counter[QueuedState]] = {}
+        counts: dict[str, Counter[Any]] = {}
         for number in moved:
             one = self.books.waiting[number]
-            counts.setdefault(one.campaign, Counter())[one.state] += 1
+            count = counts.setdefault(one.campaign, Counter())
+            count[one.state] += 1
+            count["unknown"] += number in unknown
         assert dict(by_campaign) == {
-            name: QueuedDelta(ready=count[READY], deferred=count[DEFERRED], scheduled=count[SCHEDULED])
+            name: QueuedDelta(
+                ready=count[READY], deferred=count[DEFERRED], scheduled=count[SCHEDULED], unknown=count["unknown"]
+            )
             for name, count in counts.items()
         }
+
+    def end_dropped(self, by_campaign: Any, gone: set[int]) -> None:
+        """Drop recipients from the model. Of a halted campaign, what may have been delivered before is unknown."""
+        halted = {number for number in gone if self.books.campaigns[self.books.waiting[number].campaign].halted}
+        unknown = {number for number in halted if self.books.waiting[number].uncertain}
+        self.check_moved(by_campaign, gone, unknown)
+        for number in gone:
+            outcome = Outcome.UNKNOWN if number in unknown else Outcome.DROPPED
+            self.books.end(number, outcome, after_stop=number in halted)
 
 
 StoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
