@@ -134,7 +134,7 @@ class Attempt:
         if result.ending is Ending.PERMANENT:
             return Outcome.BOUNCED, 0
         if closed:
-            # What began and can't be retried: of a deferral the store makes DROPPED, or UNKNOWN if it is uncertain, when
+            # What began and can't be retried: of a deferral the store makes DROPPED, of an uncertain one UNKNOWN, when
             # the halt is on record. Should we die before it is, the campaign goes on, and so does the recipient.
             return None, now
         if is_expired(self.claim.message.received_at, delivery.expire_after, now):
