@@ -220,7 +220,8 @@ def settle(index: Index, settlements: Sequence[Settlement]) -> list[Outcome | No
         if campaign is None:
             raise StoreError(f"recipient {settlement.recipient_id} is of no known campaign: {settlement.campaign}")
         outcome = settlement.outcome
-        after_stop = settlement.after_stop
+        # A halt that could not be recorded, or died before it was, has no after: the campaign goes on.
+        after_stop = settlement.after_stop and campaign.halted
         if outcome is None and campaign.halted:
             outcome = Outcome.UNKNOWN if settlement.uncertain else Outcome.DROPPED
             after_stop = True

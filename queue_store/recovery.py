@@ -189,8 +189,7 @@ def _judge(index: Index, attempts: dict[tuple[int, int], OpenAttempt] | None) ->
             found.began.add(campaign_id)
         if attempt is not None and attempt.settlement is not None:
             known = replace(attempt.settlement, campaign=campaign.name, message_id=message_id, slot=None)
-            # The gate had closed, but the halt did not become durable: then there was no stop.
-            found.settlements.append(replace(known, after_stop=known.after_stop and campaign.halted))
+            found.settlements.append(known)
             found.settled += 1
             continue
         if attempt is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 from collections import Counter
 
 from tests.world.control import until
@@ -17,10 +19,8 @@ PROFILE = {
     "slow.example": {"latency": 0.4},
 }
 DOMAINS = ("one.example", "two.example", "grey.example", "one.example", "slow.example")
-TOTALS = (
-    *("accepted", "delivered", "bounced", "expired", "dropped", "unknown", "refused", "discarded"),
-    "delivered_after_stop",
-)
+KINDS = ("delivered", "bounced", "expired", "dropped", "unknown")
+TOTALS = ("accepted", *KINDS, "refused", "discarded", "delivered_after_stop")
 
 
 async def test_all_instruments_agree_after_a_busy_scenario(tmp_path):
@@ -58,15 +58,13 @@ async def test_all_instruments_agree_after_a_busy_scenario(tmp_path):
         assert not any(label in key[1:] for key in scraped for label in ("first", "one.example"))
 
         # A line for each outcome of an attempt, and for each time a recipient had to wait.
-        bulk = second["stop"]["queued_at_stop"]  # dropped without an attempt: the report has them, one by one
+        bulk = second["stop"]["queued_at_stop"]  # ended without an attempt: the report has them, one by one
         attempted = totals["accepted"] + int(scraped["mtactl_recipients_deferred_total",]) - bulk
         await until(lambda: len(outcomes(node)) >= attempted)
         lines = outcomes(node)
         final = [line for line in lines if line["outcome"] != "deferred"]
         assert len(lines) - len(final) == scraped["mtactl_recipients_deferred_total",] > 0
         kinds = Counter(line["outcome"] for line in final)
-        kinds["dropped"] += bulk
-        assert kinds == Counter({kind: totals[kind] for kind in kinds})
         attempts = {line["recipient"]: line["attempts"] for line in final}
         for campaign in ("first", "second"):
             rows = node.recipients(campaign)
@@ -76,7 +74,10 @@ async def test_all_instruments_agree_after_a_busy_scenario(tmp_path):
             )
             logged = {line["recipient"]: line for line in final if line["campaign"] == campaign}
             silent = [row for row in rows if row["recipient"] not in logged]
-            assert [row["outcome"] for row in silent] == ["dropped"] * (bulk if campaign == "second" else 0)
+            assert len(silent) == (bulk if campaign == "second" else 0)
+            # Unknown: an attempt before the halt was cut off at its very end, and was to be made again.
+            assert {row["outcome"] for row in silent} <= {"dropped", "unknown"}
+            kinds.update(row["outcome"] for row in silent)
             for row in rows:
                 if row in silent:
                     continue
@@ -88,7 +89,8 @@ async def test_all_instruments_agree_after_a_busy_scenario(tmp_path):
             assert delivered == set(world.record().delivered(campaign))
             if campaign == "first":
                 assert {address: attempts[address] for address in logged} == world.record().attempts(campaign)
+        assert kinds == Counter({kind: totals[kind] for kind in KINDS if totals[kind]})
         (asked,) = [line for line in log_lines(node, "control_command_done") if line["campaign"] == "second"]
-        assert (asked["user"], asked["command"]) == ("root", "halt"), asked
+        assert (asked["user"], asked["command"]) == (pwd.getpwuid(os.getuid()).pw_name, "halt"), asked
         assert node.stop() == 0
     assert node.fsck().returncode == 0, node.fsck().stdout

@@ -7,7 +7,8 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -894,7 +895,7 @@ class StoreMachine(RuleBasedStateMachine):
         ready = {number for (number,) in self.reader.execute("SELECT id FROM recipients WHERE state = 0")}
         return {number for number in ready if self.books.waiting[number].state is not READY}
 
-    def check_moved(self, by_campaign: Any, moved: set[int], unknown: Set[int] = frozenset()) -> None:
+    def check_moved(self, by_campaign: Any, moved: set[int], unknown: AbstractSet[int] = frozenset()) -> None:
         """The chunk's own account of it is the difference that it made."""
         counts: dict[str, Counter[Any]] = {}
         for number in moved:
