@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
+import structlog
+
 from mtactl.campaign.halt import Halt, HaltStep
 from mtactl.core import Core
 from mtactl.observe.events import EventBus
@@ -19,6 +21,8 @@ from mtactl.schedule.lane import Lane
 from mtactl.settings import LogSettings, Settings
 
 __all__ = ["Instruments"]
+
+_log = structlog.get_logger("halt")
 
 _COUNTED = (
     "accepted",
@@ -79,26 +83,36 @@ class Instruments:
 
     def _halt_recorded(self, halt: Halt, seconds: float) -> None:
         self.metrics.observe_halt_ack(seconds)
-        self.events.publish(
-            "halt",
-            {
-                "campaign": halt.campaign,
-                "kind": halt.kind,
-                "reason": halt.reason,
-                "by": halt.requested_user,
-                "queued_at_stop": halt.queued_at_stop,
-                "in_flight_at_stop": halt.in_flight_at_stop,
-                "seconds": round(seconds, 6),
-            },
-        )
+        facts = {
+            "campaign": halt.campaign,
+            "kind": halt.kind,
+            "reason": halt.reason,
+            "by": halt.requested_user,
+            "queued_at_stop": halt.queued_at_stop,
+            "in_flight_at_stop": halt.in_flight_at_stop,
+            "seconds": round(seconds, 6),
+        }
+        self.events.publish("halt", facts)
+        _log.info("halted", **facts)
 
     def _halt_step(self, halt: Halt, step: HaltStep) -> None:
         self.events.publish(
             "halt_step", {"campaign": halt.campaign, "step": step.value, "at": timestamp(halt.steps[step])}
         )
 
-    def _halt_completed(self, _halt: Halt, seconds: float) -> None:
+    def _halt_completed(self, halt: Halt, seconds: float) -> None:
         self.metrics.observe_halt_completion(seconds)
+        if self._core is not None:
+            account = self._core.ledger.account(halt.campaign)
+            _log.info(
+                "halt completed",
+                campaign=halt.campaign,
+                dropped=account.dropped,
+                delivered=account.delivered,
+                delivered_after_stop=account.delivered_after_stop,
+                unknown=account.unknown,
+                seconds=round(seconds, 3),
+            )
 
     def _backoff(self, lane: Lane, reply: str) -> None:
         until = None if lane.backoff_until_wall is None else timestamp(lane.backoff_until_wall)

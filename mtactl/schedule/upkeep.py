@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from mtactl.campaign.ledger import Final, Ledger
 from mtactl.schedule.lanes import Lanes
 from mtactl.settings import Settings
@@ -14,6 +16,8 @@ from queue_store.store import QueueStore
 __all__ = ["Upkeep"]
 
 _SECOND = 1_000_000
+
+_log = structlog.get_logger("queue")
 _EXPIRE_EVERY = 30.0
 _PRUNE_EVERY = 600.0
 
@@ -90,6 +94,8 @@ class Upkeep:
         """Let a chunk of what is too old expire; give whether that was all."""
         expired = await self._store.expire(self._now() - int(self._settings().delivery.expire_after * _SECOND))
         for campaign, delta in expired.by_campaign.items():
+            # Too many at once for a line each: `mtactl recipients --outcome expired` has them.
+            _log.warning("expired", campaign=campaign or None, recipients=delta.total)
             self._ledger.remove(
                 campaign, Final.EXPIRED, ready=delta.ready, deferred=delta.deferred, scheduled=delta.scheduled
             )
