@@ -69,10 +69,10 @@ class Settler:
         future.add_done_callback(lambda done: self._committed(batch, done))
 
     async def drain(self) -> None:
-        """Wait until all that was taken is durable."""
+        """Wait until all that was taken before this call is durable; what others settle meanwhile is not waited for."""
         self.flush()
-        while self._pending:
-            await asyncio.wait(self._pending)
+        if self._pending:
+            await asyncio.wait(tuple(self._pending))
 
     def _move(self, settled: Settled, *, in_flight: bool) -> None:
         settlement = settled.settlement

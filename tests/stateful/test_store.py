@@ -920,7 +920,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.books.end(number, outcome, after_stop=number in halted)
 
 
-StoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
+StoreMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40)
 TestStore = StoreMachine.TestCase
 
 

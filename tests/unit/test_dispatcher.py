@@ -180,6 +180,23 @@ async def test_outcomes_that_arrive_after_the_gate_closed_are_marked(bench):
         assert sorted(row.outcome.name for row in rows) == ["BOUNCED", "DELIVERED", "DROPPED", "DROPPED", "UNKNOWN"]
 
 
+async def test_a_halt_completes_while_others_keep_settling(bench):
+    """On a busy node there is always a settlement under way: a halt that waits for none would never be complete."""
+    async with running(bench, lane={"max_connections": 5}):
+        await bench.inject()
+        await bench.wait(lambda: bench.relay.open)
+        others = asyncio.get_running_loop().create_future()
+        bench.core.settler._pending.add(others)  # a commit that does not end
+        waiting = asyncio.ensure_future(bench.core.settler.drain())
+        await asyncio.sleep(0)
+        bench.core.settler._pending.add(asyncio.get_running_loop().create_future())  # another's, from later
+        others.set_result([])
+        await asyncio.wait_for(waiting, 5.0)
+        bench.core.settler._pending.clear()
+        next(iter(bench.relay.open)).answer(Ending.DELIVERED)
+        await bench.wait(lambda: bench.account().delivered == 1)
+
+
 async def test_halting_again_gives_the_first_halts_facts(bench):
     """A second stop that overwrote the first would falsify who stopped it and when."""
     async with running(bench):
