@@ -22,9 +22,9 @@ import msgspec
 
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
 from queue_store.index_names import Campaigns, Lanes
-from queue_store.records import Outcome
+from queue_store.records import Message, Outcome
 
-__all__ = ["Deltas", "Index", "as_json", "connect", "ids", "mapped"]
+__all__ = ["Deltas", "Index", "as_json", "as_message", "connect", "ids", "mapped"]
 
 _APPLICATION = 0x6D746171  # "mtaq"
 _VERSION = 1
@@ -79,6 +79,26 @@ def ids(values: Iterable[int]) -> Any:
 def as_json(rows: Sequence[Any]) -> str:
     """Bind rows as one text, for `json_each(?)`. Raises UnicodeEncodeError on what is no Unicode text."""
     return msgspec.json.encode(rows).decode()
+
+
+def as_message(campaign: str, columns: Sequence[Any]) -> Message:
+    """Make a message of its columns: id, reverse_path, received_at, segment, offset, size, eight_bit, smtputf8, ret,
+    envid.
+    """
+    number, reverse_path, received_at, segment, offset, size, eight_bit, smtputf8, ret, envid = columns
+    return Message(
+        id=number,
+        campaign=campaign,
+        reverse_path=reverse_path,
+        received_at=received_at,
+        segment=segment,
+        offset=offset,
+        size=size,
+        eight_bit=bool(eight_bit),
+        smtputf8=bool(smtputf8),
+        ret=ret,
+        envid=envid,
+    )
 
 
 _COUNTS = (

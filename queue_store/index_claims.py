@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from queue_store.index import Index, ids
+from queue_store.index import Index, as_message, ids
 from queue_store.index_mail import CLAIM_LIMIT
-from queue_store.records import Claim, ClaimPage, Message, Recipient
+from queue_store.records import Claim, ClaimPage, Recipient
 
 __all__ = ["claim"]
 
@@ -156,22 +156,7 @@ class _Page:
 
 
 def _as_claim(lane: str, campaign: str, rows: list[_Row]) -> Claim:
-    (_, _, _, _, _, _, number, reverse_path, received_at, segment, offset, size, eight_bit, smtputf8, ret, envid, _) = (
-        rows[0]
-    )
-    message = Message(
-        id=number,
-        campaign=campaign,
-        reverse_path=reverse_path,
-        received_at=received_at,
-        segment=segment,
-        offset=offset,
-        size=size,
-        eight_bit=bool(eight_bit),
-        smtputf8=bool(smtputf8),
-        ret=ret,
-        envid=envid,
-    )
+    message = as_message(campaign, rows[0][6:16])
     recipients = tuple(
         Recipient(id=row[1], address=row[2], attempts=row[3], notify=row[4], orcpt=row[5], uncertain=bool(row[16]))
         for row in rows

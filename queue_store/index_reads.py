@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from queue_store.index import as_json, connect
+from queue_store.index import as_json, as_message, connect
 from queue_store.index_filters import Conditions, conditions
-from queue_store.records import Message, Outcome, OutcomeRow, QueuedState, QueueFilter, QueueRow, Recipient
+from queue_store.records import Outcome, OutcomeRow, QueuedState, QueueFilter, QueueRow, Recipient
 
 __all__ = ["IndexReader"]
 
@@ -173,23 +173,10 @@ def _as_outcome(row: Sequence[Any]) -> OutcomeRow:
 
 
 def _as_queued(row: Sequence[Any]) -> QueueRow:
-    (number, campaign, reverse_path, received_at, segment, offset, size, eight_bit, smtputf8, ret, envid, *rest) = row
-    (recipient_id, address, attempts, notify, orcpt, lane, state, due, last_code, last_reply) = rest
-    message = Message(
-        id=number,
-        campaign=campaign,
-        reverse_path=reverse_path,
-        received_at=received_at,
-        segment=segment,
-        offset=offset,
-        size=size,
-        eight_bit=bool(eight_bit),
-        smtputf8=bool(smtputf8),
-        ret=ret,
-        envid=envid,
-    )
+    campaign, *columns = row[1], row[0], *row[2:11]
+    (recipient_id, address, attempts, notify, orcpt, lane, state, due, last_code, last_reply) = row[11:]
     return QueueRow(
-        message=message,
+        message=as_message(campaign, columns),
         recipient=Recipient(id=recipient_id, address=address, attempts=attempts, notify=notify, orcpt=orcpt),
         lane=lane,
         state=QueuedState(state),
