@@ -41,7 +41,6 @@ __all__ = ["main"]
 
 _EX_CONFIG = 78  # sysexits.h
 _EDGE_GRACE = 5.0  # seconds for messages on their way in
-_SWITCH_INTERVAL = 0.0005  # seconds
 
 _log = structlog.get_logger("mtactld")
 
@@ -289,9 +288,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # The committer thread needs the interpreter again after each SQLite call. At the default of 5 ms a busy event loop
-    # would let it have it once in 5 ms, and a commit of fifteen calls would take 75 ms.
-    sys.setswitchinterval(_SWITCH_INTERVAL)
     writer = LineWriter(sys.stderr.fileno())
     configure_log(writer, form=settings.log.format, level=settings.log.level)
     status = 0
