@@ -1,6 +1,7 @@
 """Disk space comes back: dead segments, mostly dead ones, the index file, the log."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,11 @@ SEGMENT = 1 << 16
 
 
 def segment_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in (folder / "segments").iterdir())
+    sizes = []
+    for path in (folder / "segments").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # unlinked since it was listed
+            sizes.append(path.stat().st_size)
+    return sum(sizes)
 
 
 async def reach(condition: Callable[[], bool]) -> None:
