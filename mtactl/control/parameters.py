@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,23 +29,23 @@ _MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class Parameter(ABC):
     """A query parameter. `about` is a sentence for the OpenAPI document."""
 
     name: str
     about: str
 
+    @abstractmethod
     def schema(self) -> dict[str, Any]:
         """Give its JSON Schema."""
-        raise NotImplementedError
 
     def default(self) -> Any:
         """Give what it is when it is not in the query."""
         return None
 
+    @abstractmethod
     def read(self, value: str) -> Any:
         """Give what the text means. Raises Refusal."""
-        raise NotImplementedError
 
     def read_all(self, values: Sequence[str]) -> Any:
         """Give what the texts mean, of which there is one at least. Raises Refusal, also when there are too many."""
