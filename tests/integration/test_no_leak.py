@@ -49,7 +49,7 @@ async def inject_others(injector: Injector, stop: asyncio.Event) -> None:
 async def test_nothing_begins_after_the_answer(tmp_path, pipelining):
     """The one promise: 0 transactions of the campaign begin after `halt` was answered."""
     rng = random.Random(7)
-    latency = {"*": {"latency": 0.02}}
+    latency = {"*": {"latency": 0.06}}  # slow enough that full throttle is all of the connections
     with socket.create_server(("127.0.0.1", 0)) as tarpit, peer_world(tmp_path / "world", latency) as world:
         lanes = LANES.format(dead=free_port(), tarpit=tarpit.getsockname()[1])
         with daemon(
@@ -62,21 +62,32 @@ async def test_nothing_begins_after_the_answer(tmp_path, pipelining):
             others = Injector(node.smtp_port, connections=4)
             background = asyncio.ensure_future(inject_others(others, stop))
             try:
+                await full_throttle(node)
                 for run in range(RUNS):
                     await halt_once(node, world, f"run-{run}", rng)
             finally:
                 stop.set()
                 await background
-            assert node.status()["connections"] >= 10
             check_law(node.status()["totals"])
             assert node.stop() == 0
         assert node.fsck().returncode == 0, node.fsck().stdout
 
 
+async def full_throttle(node) -> None:
+    """Wait until the lane of the others has all of its connections."""
+    async with asyncio.timeout(60.0):
+        while True:
+            (lane,) = (await asyncio.to_thread(node.call, "GET", "/v1/lanes?lane=fast.example"))[1]["lanes"] or [{}]
+            if lane.get("connections", 0) >= 50:
+                return
+            await asyncio.sleep(0.1)
+
+
 async def halt_once(node, world, campaign: str, rng: random.Random) -> None:
     injector = Injector(node.smtp_port, connections=6)
-    injecting = asyncio.ensure_future(injector.inject(mails(campaign, 1500)))
-    await asyncio.sleep(rng.uniform(0.25, 0.6))
+    injecting = asyncio.ensure_future(injector.inject(mails(campaign, 700)))
+    await asyncio.sleep(rng.uniform(0.3, 0.8))
+    assert (await asyncio.to_thread(node.status))["connections"] >= 50
     answer, _, answered = await asyncio.to_thread(node.halt, campaign)
     await injecting
     report = await asyncio.to_thread(node.wait_completed, campaign)
