@@ -1,7 +1,8 @@
 """The interface of the queue store: a durable queue of mail recipients with exact books.
 
 What it guarantees, and by what means, is on the page README.md beside this file. In short: operations are made
-durable in the order in which they were submitted; an operation's future resolves after the fsync of the commit that
+durable in the order in which they were submitted (claims and chunked walks let all else go first);
+an operation's future resolves after the fsync of the commit that
 holds it; the counts, the outcomes, the halts and the queue change in the same transaction.
 
 All methods are called from the event loop's thread. Those that return a future submit synchronously, in the tick in
