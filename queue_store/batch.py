@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from queue_store.errors import CampaignHalted, StoreError
-from queue_store.index import Index
+from queue_store.index import BatchRows, Index
 from queue_store.index_claims import claim
 from queue_store.index_mail import append_messages, settle, unclaim
 from queue_store.operations import Append, Call, Claiming, Operation, Settle, Unclaim
@@ -34,47 +34,51 @@ class Batch:
                 self._appends.append((at, operation))
             elif isinstance(operation, Settle):
                 self._settles.append((at, operation))
-            elif isinstance(operation, Claiming):
-                self._flush_appends()  # which it is to find; settlements are of others than it can find
-                page = claim(self._index, operation.lane, operation.limit, operation.cursor)
-                self._results[at] = (operation, page, None)
-            elif isinstance(operation, Unclaim):
-                self._flush_settles()
-                unclaim(self._index, operation.claims)
-                self._results[at] = (operation, None, None)
-            elif isinstance(operation, Call):
-                self._flush_appends()
-                self._flush_settles()
-                self._results[at] = self._call(operation)
-        self._flush_appends()
-        self._flush_settles()
+            else:
+                self._flush()
+                self._results[at] = self._do(operation)
+        self._flush()
         return [result for result in self._results if result is not None]
 
-    def _flush_appends(self) -> None:
+    def _do(self, operation: Operation) -> Result | None:
+        if isinstance(operation, Claiming):
+            page = claim(self._index, operation.lane, operation.limit, operation.cursor)
+            return operation, page, None
+        if isinstance(operation, Unclaim):
+            unclaim(self._index, operation.claims)
+            return operation, None, None
+        if isinstance(operation, Call):
+            try:
+                return operation, operation.work(self._index), None
+            except CampaignHalted as error:  # raised before anything is written
+                return operation, None, error
+        return None
+
+    def _flush(self) -> None:
+        """Write the appends and the settlements that gathered, and what else changed in the counts, in one step."""
+        rows = BatchRows()
         if self._appends:
-            messages = [operation.message for _, operation in self._appends]
-            stored = append_messages(self._index, self._segments, messages)
-            for (at, operation), value in zip(self._appends, stored, strict=True):
-                if isinstance(value, StoreError):
-                    self._results[at] = (operation, None, value)
-                else:
-                    self._results[at] = (operation, value, None)
-            self._appends.clear()
-
-    def _flush_settles(self) -> None:
+            self._take_appends(rows)
         if self._settles:
-            together = [settlement for _, operation in self._settles for settlement in operation.settlements]
-            outcomes = settle(self._index, together)
-            first = 0
-            for at, operation in self._settles:
-                last = first + len(operation.settlements)
-                self._results[at] = (operation, outcomes[first:last], None)
-                first = last
-            self._settles.clear()
+            self._take_settles(rows)
+        self._index.write(rows)
 
-    def _call(self, operation: Call) -> Result:
-        self._index.deltas.flush(self._index.db)
-        try:
-            return operation, operation.work(self._index), None
-        except CampaignHalted as error:  # raised before anything is written
-            return operation, None, error
+    def _take_appends(self, rows: BatchRows) -> None:
+        messages = [operation.message for _, operation in self._appends]
+        stored = append_messages(self._index, self._segments, messages, rows)
+        for (at, operation), value in zip(self._appends, stored, strict=True):
+            if isinstance(value, StoreError):
+                self._results[at] = (operation, None, value)
+            else:
+                self._results[at] = (operation, value, None)
+        self._appends.clear()
+
+    def _take_settles(self, rows: BatchRows) -> None:
+        together = [settlement for _, operation in self._settles for settlement in operation.settlements]
+        outcomes = settle(self._index, together, rows)
+        first = 0
+        for at, operation in self._settles:
+            last = first + len(operation.settlements)
+            self._results[at] = (operation, outcomes[first:last], None)
+            first = last
+        self._settles.clear()

@@ -2,8 +2,8 @@
 
 A commit is durable when it returns (synchronous=FULL). What is cached of the index in memory (ids of campaigns and
 lanes, the next id) is put back when a transaction is rolled back. SQLite gives up the interpreter's lock at each step,
-and taking it back from a busy event loop costs more than a row does: so the statements here take a whole batch at
-once, as one JSON text or one array, and give back one row where they can (docs/adr/0002).
+and taking it back from a busy event loop costs more than a row does: so a batch is written in one step (batch.sql), and
+the other statements take a whole batch at once and give back one row where they can (docs/adr/0002, docs/adr/0011).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,16 @@ from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
 from queue_store.index_names import Campaigns, Lanes
 from queue_store.records import Message, Outcome
 
-__all__ = ["Deltas", "Index", "as_json", "as_message", "connect", "ids", "mapped"]
+__all__ = ["BatchRows", "Deltas", "Index", "as_json", "as_message", "connect", "ids", "mapped"]
 
 _APPLICATION = 0x6D746171  # "mtaq"
 _VERSION = 1
 _PAGE_CACHE = 16 << 20  # bytes
 
-# What the statements of one batch hand to one another. In memory, and part of the transaction.
-_SCRATCH = """
-CREATE TEMP TABLE chosen (
-    campaign_id INTEGER, id INTEGER, message_id INTEGER, state INTEGER, outcome INTEGER, after_stop INTEGER, at INTEGER,
-    tries INTEGER, code INTEGER, reply TEXT, peer TEXT
-);
-CREATE TEMP TABLE touched (message_id INTEGER PRIMARY KEY, gone INTEGER NOT NULL);
-"""
+_WRITE = (
+    "INSERT INTO temp.batch (messages, recipients, segments, deferred, deferrals, ended, endings, counts, next_id)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 _FATAL = (
     apsw.IOError,
@@ -81,6 +77,14 @@ def as_json(rows: Sequence[Any]) -> str:
     return msgspec.json.encode(rows).decode()
 
 
+def _text(rows: Sequence[Any]) -> str | None:
+    return as_json(rows) if rows else None
+
+
+def _statements(name: str) -> str:
+    return resources.files("queue_store").joinpath(name).read_text("utf-8")
+
+
 def as_message(campaign: str, columns: Sequence[Any]) -> Message:
     """Make a message of its columns: id, reverse_path, received_at, segment, offset, size, eight_bit, smtputf8, ret,
     envid.
@@ -119,16 +123,6 @@ _COUNT_AT = {name: number for number, name in enumerate(_COUNTS, 1)}
 _OUTCOME_AT = {outcome: _COUNT_AT[outcome.name.lower()] for outcome in Outcome}
 
 
-@cache
-def _add_counts(changed: tuple[int, ...]) -> str:
-    """Give the statement that adds to the counts at these places."""
-    changes = ", ".join(
-        f"{name} = max({name}, d.value ->> {at})" if name == "began" else f"{name} = {name} + (d.value ->> {at})"
-        for at, name in enumerate((_COUNTS[place - 1] for place in changed), 1)
-    )
-    return f"UPDATE campaigns SET {changes} FROM json_each(?) AS d WHERE campaigns.id = (d.value ->> 0)"
-
-
 class Deltas:
     """What a batch changes in the counts, by campaign."""
 
@@ -150,16 +144,11 @@ class Deltas:
         """Note that a transaction of the campaign began."""
         self._row(campaign)[_COUNT_AT["began"]] = 1
 
-    def flush(self, db: apsw.Connection) -> None:
-        """Write what gathered, and forget it."""
-        if not self._rows:
-            return
-        # Taking a number out of a JSON row costs about a microsecond, so only the counts that change are in it.
-        changed = [at for at in range(1, len(_COUNTS) + 1) if any(row[at] for row in self._rows.values())]
-        if changed:
-            rows = [[row[0], *(row[at] for at in changed)] for row in self._rows.values()]
-            db.execute(_add_counts(tuple(changed)), (as_json(rows),))
+    def take(self) -> list[list[int]]:
+        """Give what gathered, a row a campaign that changes, and forget it."""
+        rows = [row for row in self._rows.values() if any(row[1:])]
         self._rows.clear()
+        return rows
 
     def clear(self) -> None:
         """Forget what gathered."""
@@ -170,6 +159,28 @@ class Deltas:
         if row is None:
             row = self._rows[campaign] = [campaign] + [0] * len(_COUNTS)
         return row
+
+
+@dataclass(slots=True)
+class BatchRows:
+    """The rows of a batch, as batch.sql takes them apart.
+
+    `segments`: by id, its length in octets, and of what the batch put there: octets, messages, least and greatest id.
+    """
+
+    messages: list[tuple[Any, ...]] = field(default_factory=list)
+    recipients: list[tuple[Any, ...]] = field(default_factory=list)
+    segments: dict[int, tuple[int, int, int, int, int]] = field(default_factory=dict)
+    deferred: list[tuple[Any, ...]] = field(default_factory=list)
+    ended: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def fill(self, segment: int, length: int, octets: int, message_ids: Sequence[int]) -> None:
+        """Vouch for a segment up to `length`, and count messages with `octets` that were put there, by growing id."""
+        _, more, messages, first, _ = self.segments.get(segment, (0, 0, 0, message_ids[0], 0))
+        self.segments[segment] = (length, more + octets, messages + len(message_ids), first, message_ids[-1])
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.segments or self.deferred or self.ended)
 
 
 class Index:
@@ -190,7 +201,7 @@ class Index:
         self.lanes = Lanes(self)
         self.campaigns = Campaigns(self)
         self.next_id: int = self.value("SELECT value FROM meta WHERE key = 'next_id'")
-        self._stored_next_id = self.next_id
+        self._stored_next_id = self._written_next_id = self.next_id
         self._undo: list[Callable[[], object]] = []
         self._after: list[Callable[[], object]] = []
         # Where a chunked walk that the caller goes on with stands: see index_drops.
@@ -210,13 +221,12 @@ class Index:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 67108864")
         db.wal_autocheckpoint(0)  # upkeep.py does it
-        db.execute(_SCRATCH)
         if version == 0:
-            schema = resources.files("queue_store").joinpath("schema.sql").read_text("utf-8")
             with self._plain_transaction():
-                db.execute(schema)
+                db.execute(_statements("schema.sql"))
                 db.execute(f"PRAGMA application_id = {_APPLICATION}")
                 db.execute(f"PRAGMA user_version = {_VERSION}")
+        db.execute(_statements("batch.sql"))
 
     @contextmanager
     def _plain_transaction(self) -> Iterator[None]:
@@ -237,9 +247,7 @@ class Index:
 
     def commit(self) -> None:
         """Make the transaction durable. When it raises, roll back."""
-        self.deltas.flush(self.db)
-        if self.next_id != self._stored_next_id:
-            self.db.execute("UPDATE meta SET value = ? WHERE key = 'next_id'", (self.next_id,))
+        self.write(BatchRows())
         self.db.execute("COMMIT")
         self._stored_next_id = self.next_id
         self._undo.clear()
@@ -250,6 +258,7 @@ class Index:
     def rollback(self) -> None:
         """Undo the transaction, also in what is cached of it. Ids that it took are not given again."""
         self.deltas.clear()
+        self._written_next_id = self._stored_next_id
         self._after.clear()
         for action in reversed(self._undo):
             action()
@@ -277,6 +286,32 @@ class Index:
         self._after.append(action)
 
     # -- statements -----------------------------------------------------------------------------------------------
+
+    def write(self, rows: BatchRows) -> None:
+        """Write rows, and with them what gathered in the counts and in the identifiers taken: one step of SQLite.
+
+        Raises apsw.ConstraintError when a recipient to be deferred or ended is not claimed; then nothing must be
+        committed.
+        """
+        counts = self.deltas.take()
+        next_id = self.next_id if self.next_id != self._written_next_id else None
+        if not (rows or counts or next_id):
+            return
+        self._written_next_id = self.next_id
+        self.db.execute(
+            _WRITE,
+            (
+                _text(rows.messages),
+                _text(rows.recipients),
+                _text([(segment, *share) for segment, share in rows.segments.items()]),
+                _text(rows.deferred),
+                len(rows.deferred),
+                _text(rows.ended),
+                len(rows.ended),
+                _text(counts),
+                next_id,
+            ),
+        )
 
     def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
         """Give the first column of the first row, or None."""

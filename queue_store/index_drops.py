@@ -13,7 +13,6 @@ from typing import Any
 from queue_store.errors import StoreError
 from queue_store.index import Index
 from queue_store.index_filters import Conditions, conditions
-from queue_store.index_mail import move_chosen
 from queue_store.records import Dropped, Outcome, Promoted, QueuedDelta, QueueFilter
 
 __all__ = ["drop", "drop_campaign", "expire", "promote", "prune", "retry"]
@@ -181,7 +180,7 @@ def _end_chosen(index: Index, number: int, outcome: Outcome, *, after_stop: bool
         index.deltas.add_outcome(campaign_id, Outcome.UNKNOWN, after_stop=True, number=was.unknown)
         index.deltas.add(campaign_id, "deferred", -was.deferred)
         index.deltas.add(campaign_id, "scheduled", -was.scheduled)
-    move_chosen(index, number)
+    index.db.execute("INSERT INTO temp.ending (number) VALUES (?)", (number,))
     return _by_name(index, moved)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import apsw
+from msgspec.structs import replace
 
 from queue_store.errors import CampaignHalted, StoreError
-from queue_store.index import Index
+from queue_store.index import BatchRows, Index
 from queue_store.records import CampaignRecord, HaltRecord, HaltRequest, Tally
 
 __all__ = ["STEPS", "count_refused", "load_campaigns", "load_halt", "record_halt", "record_halt_step", "record_hold"]
@@ -29,7 +29,7 @@ def record_halt(index: Index, request: HaltRequest) -> HaltRecord:
     campaign = index.campaigns.intern(request.campaign)
     if campaign.halted:
         return replace(load_halt(index.db, campaign.id, request.campaign), already=True)
-    index.deltas.flush(index.db)
+    index.write(BatchRows())
     live, began = index.row(
         "SELECT accepted - delivered - bounced - expired - dropped - unknown, began FROM campaigns WHERE id = ?",
         (campaign.id,),

@@ -14,15 +14,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import apsw
+from msgspec.structs import replace
 
 from queue_store.attempts import AttemptLog, OpenAttempt
 from queue_store.body_records import segment_files
 from queue_store.errors import StoreCorrupt, StoreFull
-from queue_store.index import Index, mapped
+from queue_store.index import BatchRows, Index, mapped
 from queue_store.index_halts import load_campaigns
 from queue_store.index_mail import settle
 from queue_store.lock import take_lock
@@ -158,9 +159,11 @@ def _recover(index: Index, attempts: AttemptLog) -> Recovery:
     with index.transaction():
         index.db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
         found = _judge(index, open_attempts if attempts.trusted else None)
-        settle(index, found.settlements)
+        rows = BatchRows()
+        settle(index, found.settlements, rows)
         for campaign_id in found.began:
             index.deltas.mark_began(campaign_id)
+        index.write(rows)
         index.db.executemany("UPDATE recipients SET uncertain = 1 WHERE campaign_id = ? AND id = ?", found.uncertain)
         index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
     return Recovery(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 __all__ = ["RESERVE_BESIDE", "Room"]
 
 RESERVE_BESIDE = 1 << 20  # bytes that must be free beside the reserve before it is put back
 _EXHAUSTED = 1 << 20  # bytes: with fewer free, a failure may come of it
+
+_PLENTY = 4 << 30  # bytes, far more than can be written
+_LOOKED_AT = 0.25  # seconds ago
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -21,6 +25,8 @@ class Room:
         self._folder = folder
         self._path = folder / "reserve"
         self._reserve = reserve
+        self._seen = 0
+        self._looked = 0.0
         self._kept = self._path.stat().st_size if self._path.exists() else 0
 
     @property
@@ -67,5 +73,10 @@ class Room:
         return True
 
     def _available(self) -> int:
-        figures = os.statvfs(self._folder)
-        return figures.f_bavail * figures.f_frsize
+        # A system call for each mail would be too many for a figure that changes slowly while there is plenty.
+        now = time.monotonic()
+        if self._seen < _PLENTY or now - self._looked > _LOOKED_AT:
+            figures = os.statvfs(self._folder)
+            self._seen = figures.f_bavail * figures.f_frsize
+            self._looked = now
+        return self._seen

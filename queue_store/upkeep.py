@@ -15,8 +15,7 @@ from typing import Any
 import apsw
 
 from queue_store.errors import StoreCorrupt, StoreError
-from queue_store.index import Index, as_json
-from queue_store.index_mail import SegmentShare, add_to_segment
+from queue_store.index import BatchRows, Index, as_json
 from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
 
@@ -179,8 +178,9 @@ class Upkeep:
         index = self._index
         active = self._segments.active
         octets = sum(size for _, _, _, size in moved)
-        filled = SegmentShare(octets, len(moved), moved[0][0], moved[-1][0])
-        add_to_segment(index, active, self._segments.length(active), filled)
+        rows = BatchRows()
+        rows.fill(active, self._segments.length(active), octets, [message_id for message_id, *_ in moved])
+        index.write(rows)
         index.db.execute(
             "UPDATE segments SET live_messages = live_messages - ?, live_bytes = live_bytes - ? WHERE id = ?",
             (len(moved), octets, segment),

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from queue_store import attempts as module
 from queue_store.attempts import PEER_LIMIT, REPLY_LIMIT, AttemptLog, OpenAttempt
