@@ -26,6 +26,21 @@ class Batch:
         self._appends: list[tuple[int, Append]] = []
         self._settles: list[tuple[int, Settle]] = []
 
+    def is_one_write(self, batch: Sequence[Operation]) -> bool:
+        """Whether the batch comes to one write of rows: mail of known campaigns and lanes, and settlements."""
+        campaigns, lanes = self._index.campaigns, self._index.lanes
+        for operation in batch:
+            if isinstance(operation, Append):
+                message = operation.message
+                if campaigns.find(message.campaign) is None:
+                    return False
+                for recipient in message.recipients:
+                    if not lanes.is_cached(recipient.lane):
+                        return False
+            elif not isinstance(operation, Settle):
+                return False
+        return True
+
     def do(self, batch: Sequence[Operation]) -> list[Result]:
         """Do all; give the results in the order of the batch."""
         self._results: list[Result | None] = [None] * len(batch)
@@ -61,6 +76,7 @@ class Batch:
             self._take_appends(rows)
         if self._settles:
             self._take_settles(rows)
+        self._segments.sync()  # never a row whose body is not durable
         self._index.write(rows)
 
     def _take_appends(self, rows: BatchRows) -> None:

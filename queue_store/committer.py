@@ -211,9 +211,9 @@ class Committer:
         index, segments = self._index, self._segments
         active, length = segments.active, segments.length(segments.active)
         try:
-            index.begin()
-            results = Batch(index, segments).do(batch)
-            segments.sync()
+            work = Batch(index, segments)
+            index.begin(one_write=work.is_one_write(batch))
+            results = work.do(batch)
             index.commit()
         except BaseException:
             with contextlib.suppress(apsw.Error):  # what failed is told; a rollback that fails too adds nothing

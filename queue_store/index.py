@@ -220,7 +220,8 @@ class Index:
             raise StoreCorrupt(str(self.path), f"its journal mode is {mode}: the file system can't do WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 67108864")
-        db.wal_autocheckpoint(0)  # upkeep.py does it
+        # upkeep.py does it. By the pragma: apsw's method leaves a hook of its own, which takes the interpreter's lock.
+        db.execute("PRAGMA wal_autocheckpoint = 0")
         if version == 0:
             with self._plain_transaction():
                 db.execute(_statements("schema.sql"))
@@ -241,14 +242,16 @@ class Index:
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Begin a transaction."""
-        self.db.execute("BEGIN IMMEDIATE")
+    def begin(self, *, one_write: bool = False) -> None:
+        """Begin a transaction. Where one `write` is all that is done in it, SQLite needs no more than that."""
+        if not one_write:
+            self.db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Make the transaction durable. When it raises, roll back."""
         self.write(BatchRows())
-        self.db.execute("COMMIT")
+        if self.db.in_transaction:
+            self.db.execute("COMMIT")
         self._stored_next_id = self.next_id
         self._undo.clear()
         after, self._after = self._after, []
@@ -290,6 +293,7 @@ class Index:
     def write(self, rows: BatchRows) -> None:
         """Write rows, and with them what gathered in the counts and in the identifiers taken: one step of SQLite.
 
+        In a transaction of one write this is durable when it returns; `commit` is still to be called.
         Raises apsw.ConstraintError when a recipient to be deferred or ended is not claimed; then nothing must be
         committed.
         """

@@ -85,6 +85,10 @@ class Lanes:
         self._index = index
         self._cache: dict[str, int] = {}
 
+    def is_cached(self, name: str) -> bool:
+        """Whether the lane's id is known without a look into the index."""
+        return name in self._cache
+
     def find(self, name: str) -> int | None:
         """Give the lane's id, if it is known."""
         number = self._cache.get(name)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from queue_store.body_records import HEADER_SIZE, pack_header, segment_files, segment_path, unpack_header
+from queue_store.body_records import HEADER_SIZE, checksum_of, pack_header, segment_files, segment_path, unpack_header
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
 
 __all__ = ["Segments"]
@@ -27,29 +27,10 @@ __all__ = ["Segments"]
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _NOWAIT_LIMIT = 256 << 10  # octets; checking and copying more would hold up the event loop for over 0.1 ms
 _OPEN_READERS = 128
-_SLICE = 5120  # octets, as long as zlib keeps the interpreter's lock
-_SLICED = 32 << 10  # octets: below 10 µs
 # Out of descriptors or memory is no fault of the disk: like a full one, it passes.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _Piece = bytes | bytearray | memoryview
-
-
-def _checksum(body: Sequence[_Piece]) -> int:
-    """Give the CRC-32 of a body, made in slices.
-
-    Of a long text zlib gives up the interpreter's lock, and taking it back from a busy event loop takes longer than the
-    checksum of a common mail does.
-    """
-    checksum = 0
-    for piece in body:
-        if len(piece) > _SLICED:
-            checksum = zlib.crc32(piece, checksum)
-        else:
-            with memoryview(piece) as view:
-                for at in range(0, len(view), _SLICE):
-                    checksum = zlib.crc32(view[at : at + _SLICE], checksum)
-    return checksum
 
 
 def _sync_folder(folder: Path) -> None:
@@ -151,9 +132,11 @@ class Segments:
         self._lengths: dict[int, int] = {}
         self._readers = _Readers(folder)
         self._nowait = hasattr(os, "RWF_NOWAIT")
+        self._write_durably = hasattr(os, "RWF_DSYNC")
         self._fd = -1  # of the active segment; made at the first append
         self._end = 0
-        self._synced = 0
+        self._synced = 0  # at the last `sync`
+        self._durable = 0
         self._folder_dirty = False
         self.active = 0
         if not folder.is_dir():
@@ -203,40 +186,42 @@ class Segments:
         """Write records, each of a message id and a body, behind the last one, to the active segment and in one go;
         give the offset of each and the size of its body in octets.
 
-        They are not durable before `sync`. Either all of it is there or nothing. Raises StoreFull, StoreFailed.
+        They are durable when `sync` has returned, which has little left to do where the file system can write and make
+        durable in one call. Either all of it is there or nothing. Raises StoreFull, StoreFailed.
         """
         places: list[tuple[int, int]] = []
         pieces: list[_Piece] = []
         begin = offset = self._end
         for message_id, body in messages:
             size = sum(map(len, body))
-            pieces.append(pack_header(self.active, offset, message_id, size, _checksum(body)))
+            pieces.append(pack_header(self.active, offset, message_id, size, checksum_of(body)))
             pieces += body
             places.append((offset, size))
             offset += HEADER_SIZE + size
         try:
             if self._fd < 0:
                 self._make_active()
-            self._write(pieces, offset - begin)
+            durable = self._write(pieces, offset - begin)
         except OSError as error:
             if self._fd >= 0:
                 self._truncate(begin)
             self._fail(error)
+        if durable and begin == self._durable:
+            self._durable = offset
         self._end = self._lengths[self.active] = offset
         return places
 
     def sync(self) -> None:
         """Make durable what was appended since the last call. Raises StoreFull, StoreFailed: then roll back."""
-        if self._end == self._synced:
-            return
         try:
-            os.fdatasync(self._fd)
+            if self._end != self._durable:
+                os.fdatasync(self._fd)
+            self._synced = self._durable = self._end
             if self._folder_dirty:
                 _sync_folder(self._folder)
+                self._folder_dirty = False
         except OSError as error:
             self._fail(error)
-        self._folder_dirty = False
-        self._synced = self._end
 
     def rollback(self, length: int | None = None) -> None:
         """Cut off what was appended to the active segment since the last sync, or all behind `length` where a commit
@@ -247,7 +232,7 @@ class Segments:
             return
         self._truncate(end)
         self._end = self._lengths[self.active] = end
-        self._synced = min(self._synced, end)
+        self._synced = self._durable = min(self._synced, end)
 
     def length(self, segment: int) -> int:
         """Give a segment's length in octets, what is not yet synced included; 0 when there is no file of it."""
@@ -260,7 +245,7 @@ class Segments:
         sealed = self.active
         os.close(self._fd)
         self._fd = -1
-        self._end = self._synced = 0
+        self._end = self._synced = self._durable = 0
         self.active = sealed + 1
         return sealed
 
@@ -335,10 +320,20 @@ class Segments:
         with suppress(OSError):  # so that read_nowait, which opens nothing itself, finds it open
             self._readers.give_back(self._readers.take(self.active))
 
-    def _write(self, pieces: Sequence[_Piece], total: int) -> None:
+    def _write(self, pieces: Sequence[_Piece], total: int) -> bool:
+        """Write behind the end; give whether it is durable already."""
         offset = self._end
-        if len(pieces) <= _IOV_MAX and os.pwritev(self._fd, pieces, offset) == total:
-            return
+        if len(pieces) <= _IOV_MAX:
+            if self._write_durably:
+                try:
+                    if os.pwritev(self._fd, pieces, offset, os.RWF_DSYNC) == total:
+                        return True
+                except OSError as error:
+                    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                        raise
+                    self._write_durably = False
+            elif os.pwritev(self._fd, pieces, offset) == total:
+                return False
         # A short write says nothing yet; the rest of it meets the error, if there is one.
         views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
         first = 0
@@ -350,6 +345,7 @@ class Segments:
                 first += 1
             if written:
                 views[first] = views[first][written:]
+        return False
 
     def _truncate(self, length: int) -> None:
         try:

@@ -80,7 +80,7 @@ def test_short_writes_are_continued(segments: Segments, monkeypatch: pytest.Monk
     """If a short write were taken for a whole one, an acknowledged body would end in the middle."""
     real = os.pwritev
 
-    def write_some(fd, buffers, offset):
+    def write_some(fd, buffers, offset, flags=0):
         data = b"".join(buffers)[:most]
         return real(fd, [data], offset)
 
@@ -100,7 +100,7 @@ def test_a_failed_append_leaves_nothing(segments: Segments, monkeypatch: pytest.
     real = os.pwritev
     calls = []
 
-    def fail_second(fd, buffers, offset):
+    def fail_second(fd, buffers, offset, flags=0):
         calls.append(offset)
         if len(calls) == 2:
             raise OSError(number, os.strerror(number))
@@ -163,6 +163,7 @@ def test_no_descriptor_left_passes(segments: Segments):
 
 def test_a_failed_sync_is_told(segments: Segments, monkeypatch: pytest.MonkeyPatch):
     """If a failed fsync went by, a 250 would be given for a body that no disk holds."""
+    segments._write_durably = False
     segments.append(1, [BODY])
 
     def fail(fd):
@@ -174,6 +175,57 @@ def test_a_failed_sync_is_told(segments: Segments, monkeypatch: pytest.MonkeyPat
             segments.sync()
     segments.rollback()
     assert segments.length(segments.active) == 0
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_a_write_can_not_be_durable_it_is_synced(segments: Segments, monkeypatch: pytest.MonkeyPatch, number):
+    """If it were taken for durable all the same, a power cut would take a body that was acknowledged."""
+    real_write, real_sync = os.pwritev, os.fdatasync
+    synced = []
+
+    def write(fd, buffers, offset, flags=0):
+        if flags:
+            raise OSError(number, os.strerror(number))
+        return real_write(fd, buffers, offset)
+
+    def sync(fd):
+        synced.append(os.fstat(fd).st_size)
+        real_sync(fd)
+
+    monkeypatch.setattr(module.os, "pwritev", write)
+    monkeypatch.setattr(module.os, "fdatasync", sync)
+    for messages in (1, 2):
+        segments.append_all([(messages, [BODY])] * messages)
+        segments.sync()
+    size = HEADER_SIZE + len(BODY)
+    assert synced == [size, 3 * size]
+
+
+def test_a_durable_write_needs_no_sync(segments: Segments, monkeypatch: pytest.MonkeyPatch):
+    """If each were synced again, a commit would wait for the disk twice; if one that was cut short were not, once too
+    few.
+    """
+    real_write, real_sync = os.pwritev, os.fdatasync
+    written, synced = [], []
+
+    def write(fd, buffers, offset, flags=0):
+        written.append(flags)
+        most = 100 if len(written) == 3 else 1 << 20
+        return real_write(fd, [b"".join(bytes(piece) for piece in buffers)[:most]], offset, flags)
+
+    def sync(fd):
+        synced.append(fd)
+        real_sync(fd)
+
+    monkeypatch.setattr(module.os, "pwritev", write)
+    monkeypatch.setattr(module.os, "fdatasync", sync)
+    places = []
+    for messages in (1, 2, 3):
+        places += segments.append_all([(7, [BODY])] * messages)
+        segments.sync()
+        assert len(synced) == (messages == 3)
+    assert written == [os.RWF_DSYNC, os.RWF_DSYNC, os.RWF_DSYNC, 0]
+    assert all(segments.read(segments.active, *place, 7) == BODY for place in places)
 
 
 def test_a_new_file_is_synced_with_its_folder(segments: Segments, monkeypatch: pytest.MonkeyPatch):

@@ -113,10 +113,10 @@ class FullIndex:
         store._opened.index.begin = self.begin
         self.full = True
 
-    def begin(self) -> None:
+    def begin(self, **options: bool) -> None:
         pages = self._db.pragma("page_count") if self.full else 1 << 30
         self._db.execute(f"PRAGMA max_page_count = {pages}")
-        self._begin()
+        self._begin(**options)
 
 
 async def test_on_a_full_disk_settlements_wait_and_appends_fail(tmp_path: Path) -> None:
