@@ -129,7 +129,8 @@ class Core:
 
     def enter(self, appended: Appended, message: NewMessage) -> None:
         """Take a message that became durable into the books and the lanes."""
-        scheduled = [recipient.due for recipient in message.recipients if recipient.due is not None]
+        waiting = [recipient for recipient in message.recipients if not recipient.claimed]
+        scheduled = [recipient.due for recipient in waiting if recipient.due is not None]
         self.ledger.accept(message.campaign, len(message.recipients), scheduled=len(scheduled))
         if scheduled:
             self.upkeep.note_due(min(scheduled))
@@ -137,10 +138,7 @@ class Core:
             self.lanes.push(claim)
         if self.gate.is_closed(message.campaign):
             self.halter.notice(message.campaign)
-        waiting = {
-            recipient.lane for recipient in message.recipients if recipient.due is None and not recipient.claimed
-        }
-        for lane in waiting:
+        for lane in {recipient.lane for recipient in waiting if recipient.due is None}:
             self.lanes.wake(lane)
 
     def refuse(self, campaign: str, recipients: int, discarded: bool) -> None:

@@ -28,6 +28,7 @@ import apsw
 from queue_store.attempts import AttemptLog
 from queue_store.batch import Batch, Result
 from queue_store.errors import StoreClosed, StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.fresh_bodies import FreshBodies
 from queue_store.index import Index, mapped
 from queue_store.operations import Append, Call, Claiming, Close, Operation, Settle, Unclaim
 from queue_store.recovery import mark_clean
@@ -57,6 +58,7 @@ class Committer:
         segments: Segments,
         room: Room,
         attempts: AttemptLog,
+        fresh: FreshBodies,
         loop: asyncio.AbstractEventLoop,
         on_commit: Callable[[float, int], None] | None,
         on_failed: Callable[[BaseException], None] | None,
@@ -65,6 +67,7 @@ class Committer:
         self._segments = segments
         self._room = room
         self._attempts = attempts
+        self._fresh = fresh
         self._loop = loop
         self._on_commit = on_commit
         self._on_failed = on_failed
@@ -306,6 +309,8 @@ class Committer:
                         self._attempts.free(settlement.slot)
             if not future.done():
                 if error is None:
+                    if isinstance(operation, Append) and len(value.claims) == 1:
+                        self._fresh.put(value.message_id, operation.message.body)
                     future.set_result(value)
                 else:
                     future.set_exception(error)

@@ -26,6 +26,7 @@ from queue_store import index_drops, index_halts
 from queue_store.attempts import AttemptLog
 from queue_store.committer import Committer
 from queue_store.errors import StoreClosed, StoreCorrupt
+from queue_store.fresh_bodies import FreshBodies
 from queue_store.index import Index, mapped
 from queue_store.index_reads import IndexReader
 from queue_store.operations import Append, Call, Claiming, Close, Settle, Unclaim
@@ -107,11 +108,13 @@ class QueueStore:
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="queue-store-reader")
         self._loading = ThreadPoolExecutor(2, thread_name_prefix="queue-store-bodies")
         self._closing: asyncio.Future[None] | None = None
+        self._fresh = FreshBodies()
         self._committer = Committer(
             index=opened.index,
             segments=opened.segments,
             room=opened.room,
             attempts=opened.attempts,
+            fresh=self._fresh,
             loop=loop,
             on_commit=on_commit,
             on_failed=on_failed,
@@ -167,8 +170,13 @@ class QueueStore:
     def read_body_nowait(self, message: Message) -> bytes | None:
         """Give the body in wire form if it can be had without waiting for the disk, else None.
 
+        Of mail that came in just now it is in memory still, for the first who asks.
+
         Raises StoreCorrupt when the record's checksum does not fit.
         """
+        body = self._fresh.take(message.id)
+        if body is not None:
+            return body
         return self._opened.segments.read_nowait(message.segment, message.offset, message.size, message.id)
 
     async def load_body(self, message: Message) -> bytes:

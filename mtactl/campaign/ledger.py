@@ -103,16 +103,23 @@ class Ledger:
 
     def finish(self, campaign: str, final: Final, *, after_stop: bool, in_flight: bool = True) -> None:
         """Move one recipient to a final state, from in flight or (`in_flight` false) from the queue."""
-        own = self.account(campaign)
+        own, total = self.account(campaign), self.total
         _check((own.in_flight if in_flight else own.queued) > 0, campaign, own)
-        for account in (own, self.total):
-            if in_flight:
-                account.in_flight -= 1
-            else:
-                account.queued -= 1
-            setattr(account, final.value, getattr(account, final.value) + 1)
-            if after_stop and final is Final.DELIVERED:
-                account.delivered_after_stop += 1
+        if in_flight:
+            own.in_flight -= 1
+            total.in_flight -= 1
+        else:
+            own.queued -= 1
+            total.queued -= 1
+        if final is not Final.DELIVERED:
+            setattr(own, final.value, getattr(own, final.value) + 1)
+            setattr(total, final.value, getattr(total, final.value) + 1)
+            return
+        own.delivered += 1
+        total.delivered += 1
+        if after_stop:
+            own.delivered_after_stop += 1
+            total.delivered_after_stop += 1
 
     def defer(self, campaign: str, *, in_flight: bool = True) -> None:
         """Move one recipient back to the queue as deferred, from in flight or from being ready."""

@@ -28,12 +28,21 @@ class Attempt:
 
     __slots__ = ("_log", "_slots", "claim", "delivery", "lane", "results", "reused", "session", "task")
 
-    def __init__(self, *, lane: Lane, session: RelaySession | None, claim: Claim, body: bytes, reused: bool) -> None:
+    def __init__(
+        self,
+        *,
+        lane: Lane,
+        session: RelaySession | None,
+        claim: Claim,
+        body: bytes = b"",
+        reused: bool = False,
+        task: asyncio.Task[None] | None = None,
+    ) -> None:
         self.lane = lane
         self.session = session
         self.claim = claim
         self.reused = reused
-        self.task = asyncio.current_task()
+        self.task = task  # that makes the transaction
         self._log: AttemptLog | None = None
         self._slots: tuple[int, ...] = ()
         message = claim.message
@@ -152,9 +161,9 @@ class Attempt:
         elif outcome is None:
             lane.deferred += 1
         if reply is not None:
-            lane.last_reply = str(reply)
+            lane.last_said = reply
         elif result is not None:
-            lane.last_reply = result.why
+            lane.last_said = result.why
 
     def _settled(self, recipient: Recipient, settlement: Settlement) -> Settled:
         return Settled(

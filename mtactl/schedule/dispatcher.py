@@ -131,7 +131,7 @@ class Dispatcher:
         except TransientFailure as failure:
             self._lanes.fail(lane, failure.reply, failure.peer)
         except PermanentFailure as failure:
-            lane.last_reply = str(failure.reply)
+            lane.last_said = failure.reply
             self._refuse(lane, self._lanes.remove(lane), failure.reply, peer=failure.peer)
         except Exception as error:  # noqa: BLE001  a defect that one destination brings out must not stop the others
             _log.exception("connection failed unexpectedly", lane=lane.name)
@@ -151,6 +151,7 @@ class Dispatcher:
         """Make transactions on a session while it may and there are any."""
         loaded: tuple[int, bytes] | None = None
         served = 0
+        task = asyncio.current_task()
         idle = self._settings.delivery.idle_connection
         while served < lane.settings.max_deliveries_per_connection and session.usable and not self._stopped.is_set():
             pause = lane.throttle.wait(time.monotonic())
@@ -171,8 +172,8 @@ class Dispatcher:
                 self._lanes.put_back(lane, claim)
                 loaded = await self._load(lane, claim)
                 continue
-            attempt = self._begin(lane, session, claim, body, reused=served > 0)
-            if attempt is not None:
+            attempt = Attempt(lane=lane, session=session, claim=claim, body=body, reused=served > 0, task=task)
+            if self._begin(attempt, session):
                 await self._finish(attempt, session)
                 served += 1
 
@@ -191,17 +192,20 @@ class Dispatcher:
             self._refuse(lane, damaged, Reply(554, "5.3.0", "The message was damaged in our queue"), peer="")
             return None
 
-    def _begin(self, lane: Lane, session: RelaySession, claim: Claim, body: bytes, *, reused: bool) -> Attempt | None:
-        """Begin the transaction of a claim that was popped in this tick. No await from the gate to MAIL FROM."""
-        attempt = Attempt(lane=lane, session=session, claim=claim, body=body, reused=reused)
+    def _begin(self, attempt: Attempt, session: RelaySession) -> bool:
+        """Begin the transaction of a claim that was popped in this tick; give whether it has begun.
+
+        No await from the gate to MAIL FROM.
+        """
+        lane, claim = attempt.lane, attempt.claim
         refusal = session.refusal(attempt.delivery)
         if refusal is not None:
             self._refuse(lane, [claim], refusal, peer=session.peer)
-            return None
+            return False
         campaign = claim.message.campaign
         if not self._gate.lets_begin(campaign):
             self._lanes.put_on_disk(lane, [claim], stopped=True, popped=True)
-            return None
+            return False
         try:
             attempt.note_begin(self._store.attempts)
         except StoreFull as full:
@@ -213,7 +217,7 @@ class Dispatcher:
         lane.in_flight += len(claim.recipients)
         session.begin(attempt.delivery)
         lane.throttle.take(time.monotonic(), len(claim.recipients))
-        return attempt
+        return True
 
     async def _finish(self, attempt: Attempt, session: RelaySession) -> None:
         """Wait for the results of a transaction and settle each of its recipients, come what may."""
@@ -239,7 +243,7 @@ class Dispatcher:
             if not self._gate.lets_begin(claim.message.campaign):
                 stopped.append(claim)
                 continue
-            attempt = Attempt(lane=lane, session=None, claim=claim, body=b"", reused=False)
+            attempt = Attempt(lane=lane, session=None, claim=claim)
             for settled in attempt.refuse(reply, peer=peer, now=self._now()):
                 self._settler.add(settled, in_flight=False)
         self._lanes.put_on_disk(lane, stopped, stopped=True, popped=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from mtactl.message.reply import Reply
 from mtactl.schedule.concurrency import Concurrency
 from mtactl.schedule.retry import step_of
 from mtactl.schedule.throttle import Throttle
@@ -53,7 +54,7 @@ class Lane:
         "in_flight",
         "last_active",
         "last_peer",
-        "last_reply",
+        "last_said",
         "name",
         "settings",
         "throttle",
@@ -80,9 +81,14 @@ class Lane:
         self.delivered = 0
         self.deferred = 0
         self.bounced = 0
-        self.last_reply = ""
+        self.last_said: Reply | str = ""  # by the peer, or by us of it
         self.last_peer = ""
         self.last_active = now
+
+    @property
+    def last_reply(self) -> str:
+        """The last thing that the peer said, or that we have to say of it."""
+        return str(self.last_said)
 
     def page(self, share: int = _PAGE) -> int:
         """Give how many recipients a full window holds: what the destination may take in about five seconds, but not

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
 from mtactl.campaign.gate import Gate
 from mtactl.message.reply import Reply
+from mtactl.schedule.idle import IdleConnections
 from mtactl.schedule.lane import Lane
 from mtactl.settings import Settings
 from queue_store.errors import StoreError
@@ -40,7 +41,7 @@ class Lanes:
         self._settings = settings
         self._now = now
         self._lanes: dict[str, Lane] = {}
-        self._idle: dict[str, deque[asyncio.Future[None]]] = {}
+        self._idle: dict[str, IdleConnections] = {}
         self._starved: OrderedDict[str, None] = OrderedDict()
         self._alarms: set[str] = set()  # lanes that a timer will pump
         self._in_windows = 0
@@ -59,7 +60,7 @@ class Lanes:
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = Lane(name, self._settings.lane_settings(name), time.monotonic())
-            self._idle[name] = deque()
+            self._idle[name] = IdleConnections()
         return lane
 
     def find(self, name: str) -> Lane | None:
@@ -77,9 +78,8 @@ class Lanes:
     def stop(self) -> None:
         """Let no lane begin anything more, and wake the connections that are idle."""
         self._open = False
-        for waiters in self._idle.values():
-            for waiter in waiters:
-                _wake(waiter)
+        for idle in self._idle.values():
+            idle.wake(len(idle))
 
     def change(self, settings: Settings) -> None:
         """Apply other settings to all lanes."""
@@ -139,7 +139,7 @@ class Lanes:
         claim = lane.window.pop(self._gate.lets_begin, most=lane.settings.max_recipients_per_transaction)
         if claim is not None:
             self._in_windows -= len(claim.recipients)
-        if lane.wants_page(time.monotonic(), self._share()):
+        if lane.backlog and lane.wants_page(time.monotonic(), self._share()):
             self._claim_page(lane)
         if self._starved and self._in_windows <= _WINDOWS - _LEAST_SHARE:
             self.feed_starved()
@@ -210,16 +210,13 @@ class Lanes:
         if not self._open:
             return
         now = time.monotonic()
-        if lane.wants_page(now, self._share()):
+        if lane.backlog and lane.wants_page(now, self._share()):
             self._claim_page(lane)
         if not lane.window:
             return
-        pause = lane.throttle.wait(now)
-        if pause > 0.0 and not lane.connections:
+        if not lane.connections and (pause := lane.throttle.wait(now)) > 0.0:
             self._pump_later(lane, pause)
-        idle = self._idle[lane.name]
-        for _ in range(min(len(idle), lane.window.recipients)):
-            _wake(idle.popleft())
+        self._idle[lane.name].wake(lane.window.recipients)
         while lane.wants_connection(now) and self.on_wanted is not None:
             if not self.on_wanted(lane):
                 self._starved[lane.name] = None
@@ -233,24 +230,13 @@ class Lanes:
             if lane is not None:
                 self.pump(lane)
 
-    async def wait_for_work(self, lane: Lane, seconds: float) -> bool:
-        """Wait until the lane has work; give False when none came in that time."""
-        waiter = asyncio.get_running_loop().create_future()
-        idle = self._idle[lane.name]
-        idle.append(waiter)
-        try:
-            async with asyncio.timeout(seconds):
-                await waiter
-        except TimeoutError:
-            return False
-        finally:
-            if waiter in idle:
-                idle.remove(waiter)
-        return True
+    def wait_for_work(self, lane: Lane, seconds: float) -> asyncio.Future[bool]:
+        """Give a future that is True when the lane has work, False when none came in that time."""
+        return self._idle[lane.name].wait(seconds)
 
     def fail(self, lane: Lane, why: Reply, peer: str) -> None:
         """Account for a session that failed. A lane that backs off puts its window back on disk."""
-        lane.last_reply = str(why)
+        lane.last_said = why
         lane.last_peer = peer or lane.last_peer
         if not lane.fail(time.monotonic(), self._now()):
             return
@@ -317,11 +303,6 @@ class Lanes:
                 self.put_on_disk(lane, lane.window.evict(campaign), stopped=True)
         if page.claims or page.more:
             self.pump(lane)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _retrieve(done: asyncio.Future[None]) -> None:

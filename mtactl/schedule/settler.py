@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mtactl.campaign.ledger import Final, Ledger
 from queue_store.errors import StoreError
@@ -26,8 +28,7 @@ def final_of(outcome: Outcome) -> Final:
     return _FINALS[outcome]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(Struct, frozen=True, kw_only=True, gc=False):
     """What became of one recipient, for those who watch. `stored` is what the store made of it (None: deferred)."""
 
     settlement: Settlement
@@ -90,7 +91,7 @@ class Settler:
             # The store takes no more writes and has said so through on_failed; the attempt log keeps the outcomes.
             return
         stored = [
-            settled if outcome is settled.stored else _with_stored(settled, outcome)
+            settled if outcome is settled.stored else replace(settled, stored=outcome)
             for settled, outcome in zip(batch, done.result(), strict=True)
         ]
         for settled in stored:
@@ -111,13 +112,3 @@ class Settler:
                 self._ledger.finish(settlement.campaign, final_of(settled.stored), after_stop=True)
         if settled.stored is None and self.on_due is not None:
             self.on_due(settlement.due)
-
-
-def _with_stored(settled: Settled, outcome: Outcome | None) -> Settled:
-    return Settled(
-        settlement=settled.settlement,
-        message=settled.message,
-        recipient=settled.recipient,
-        lane=settled.lane,
-        stored=outcome,
-    )
