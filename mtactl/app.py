@@ -41,6 +41,7 @@ __all__ = ["main"]
 
 _EX_CONFIG = 78  # sysexits.h
 _EDGE_GRACE = 5.0  # seconds for messages on their way in
+_COLLECT = 20_000, 20, 20  # of the objects that a mail takes, hardly any is part of a cycle
 
 _log = structlog.get_logger("mtactld")
 
@@ -95,6 +96,7 @@ class Daemon:
             await self._start(stack, sockets)
             gc.collect()
             gc.freeze()  # what is there now stays for the whole run: the collector need not walk it again
+            gc.set_threshold(*_COLLECT)
             self._accepting = True
             self._notifier.ready(self._status_line())
             _log.info("ready", node=self._settings.node.name, version=version("mtactl"))
