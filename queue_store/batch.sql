@@ -41,6 +41,26 @@ CREATE TEMP TRIGGER end_chosen INSTEAD OF INSERT ON ending BEGIN
     WHERE id IN (SELECT message_id FROM touched);
 END;
 
+-- Insert a halted campaign's id and how many of its recipients are to leave the queue, at most: the first that are not
+-- claimed do, as dropped after the stop, and are left in `chosen`. What may have been delivered before the stop is not
+-- said to be dropped by it. DROPPED and UNKNOWN are 4 and 5 (records.Outcome).
+CREATE TEMP VIEW dropping AS SELECT NULL AS campaign_id, NULL AS recipients, NULL AS at;
+CREATE TEMP TRIGGER drop_recipients INSTEAD OF INSERT ON dropping BEGIN
+    DELETE FROM chosen;
+    INSERT INTO chosen (campaign_id, id, message_id, state, outcome, after_stop, at, tries, reply, peer)
+    SELECT campaign_id, id, message_id, state, iif(uncertain, 5, 4), 1, NEW.at, 0, 'the campaign was halted', ''
+    FROM recipients WHERE campaign_id = NEW.campaign_id AND state <> 3 ORDER BY id LIMIT NEW.recipients;
+    INSERT INTO ending (number) SELECT count(*) FROM chosen;
+    UPDATE campaigns SET dropped = dropped + d.drops, unknown = unknown + d.unknowns,
+        deferred = deferred - d.deferrals, scheduled = scheduled - d.schedules
+    FROM (
+        SELECT count(*) FILTER (WHERE outcome = 4) AS drops, count(*) FILTER (WHERE outcome = 5) AS unknowns,
+            count(*) FILTER (WHERE state = 1) AS deferrals, count(*) FILTER (WHERE state = 2) AS schedules
+        FROM chosen
+    ) AS d
+    WHERE campaigns.id = NEW.campaign_id;
+END;
+
 CREATE TEMP VIEW batch AS
 SELECT NULL AS messages, NULL AS recipients, NULL AS segments, NULL AS deferred, NULL AS deferrals, NULL AS ended,
     NULL AS endings, NULL AS counts, NULL AS next_id;

@@ -1,8 +1,10 @@
 """The committer: one thread that makes operations durable, in the order of their submission, many in one commit.
 
-Whatever gathered while the last commit ran is the next batch. Claims and chunked walks (drops, promotions, expiry),
-which keep an order among themselves, let all else go first and have a share of each batch: what came in, what went out
-and above all a halt never wait for more than the batch under way and the mail before them.
+Whatever gathered while the last commit ran is the next batch. Claims, and chunked walks (drops, promotions, expiry),
+let all else go first: what came in, what went out and above all a halt never wait for more than the batch under way and
+the mail before them. Behind each batch comes a commit of claims or of a chunk of a walk, in turn and each in order.
+After a chunk the store rests from walks in proportion to the CPU that it took, unless there is nothing else to do. So
+neither can starve the other, however slow the disk or busy the loop.
 
 Within a batch, appends are written together and settlements are written together; any other operation waits for those
 before it. The bodies are synced first, then the index is committed, then all results go to the event loop in one
@@ -30,7 +32,7 @@ from queue_store.batch import Batch, Result
 from queue_store.errors import StoreClosed, StoreCorrupt, StoreError, StoreFailed, StoreFull
 from queue_store.fresh_bodies import FreshBodies
 from queue_store.index import Index, mapped
-from queue_store.operations import Append, Call, Claiming, Close, Operation, Settle, Unclaim
+from queue_store.operations import Append, Call, Claiming, Close, Operation, Settle, Unclaim, Walk
 from queue_store.recovery import mark_clean
 from queue_store.room import Room
 from queue_store.segments import Segments
@@ -38,8 +40,9 @@ from queue_store.upkeep import Upkeep
 
 __all__ = ["Committer"]
 
-_WEIGHT_OF_BATCH = 500  # recipients; some 20 ms, which a halt may have to wait
-_WEIGHT_BEHIND = 250  # recipients of claims in a batch, or one chunk of a walk
+_WEIGHT_OF_BATCH = 100  # recipients; some 10 ms, which a halt may have to wait
+_WEIGHT_OF_CLAIMS = 50  # recipients of claims after which a commit takes no more of them
+_WALK_REST = 1.5  # seconds for each second of CPU that a walk took
 _BODIES_IN_BATCH = 32 << 20  # bytes
 _ROOM_BESIDE = 16 << 20  # bytes that appends leave for settlements, claims and the write-ahead log
 _ROOM_PER_APPEND = 4096  # bytes of rows and log
@@ -74,7 +77,11 @@ class Committer:
         self._upkeep = Upkeep(index, segments, room)
         self._operations: queue.SimpleQueue[Operation] = queue.SimpleQueue()
         self._stalled: list[Operation] = []
-        self._behind: deque[Operation] = deque()  # claims and walks
+        self._claims: deque[Operation] = deque()
+        self._walks: deque[Operation] = deque()
+        self._next_walk = 0.0  # time.monotonic
+        self._walked = False  # the last time that there were claims or walks to do
+        self._has_worked = False  # since the last walk
         self._failure: StoreFailed | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="queue-store-committer", daemon=True)
@@ -103,10 +110,43 @@ class Committer:
         while closing is None:
             batch, closing = self._gather()
             if batch:
+                self._has_worked = True
                 self._commit_or_fail(batch)
-            if closing is None and (not batch or self._upkeep.overdue()):
-                self._keep_up()
+            if closing is None:
+                followed = self._follow()
+                if not (batch or followed) or self._upkeep.overdue():
+                    self._keep_up()
         self._finish(closing)
+
+    def _follow(self) -> bool:
+        """Do some claims, or a chunk of a walk if it is its time: whichever was not done last. Give whether any was."""
+        if self._stalled:
+            return False
+        if self._claims and (self._walked or not self._is_time_to_walk()):
+            self._walked = False
+            self._has_worked = True
+            self._commit_or_fail(self._next_claims())
+            return True
+        if not self._is_time_to_walk():
+            return False
+        began = time.thread_time()
+        self._commit_or_fail([self._walks.popleft()])
+        self._walked = True
+        rest = (time.thread_time() - began) * _WALK_REST if self._has_worked else 0.0
+        self._next_walk = time.monotonic() + rest
+        self._has_worked = False
+        return True
+
+    def _is_time_to_walk(self) -> bool:
+        return bool(self._walks) and time.monotonic() >= self._next_walk
+
+    def _next_claims(self) -> Sequence[Operation]:
+        claims: list[Operation] = []
+        weight = 0
+        while self._claims and weight < _WEIGHT_OF_CLAIMS:
+            claims.append(self._claims.popleft())
+            weight += _weight(claims[-1])
+        return claims
 
     def _commit_or_fail(self, batch: Sequence[Operation]) -> None:
         """Do a batch; whatever goes wrong in the handling of what went wrong ends the store, not the thread."""
@@ -120,35 +160,37 @@ class Committer:
     def _gather(self) -> tuple[list[Operation], Close | None]:
         """Wait for operations; give those that are there, up to a batch, and Close if it has come."""
         batch, self._stalled = self._stalled, []
-        timeout = 0.0 if self._behind else _STALL if batch else _IDLE if self._upkeep.wanted() else _REST
-        size = weight = 0
-        try:
+        timeout = _STALL if batch else 0.0 if self._claims else _IDLE if self._upkeep.wanted() else _REST
+        if self._walks:
+            timeout = min(timeout, max(0.0, self._next_walk - time.monotonic()))
+        closing = self._take(batch, timeout)
+        if closing is not None:
+            batch += [*self._claims, *self._walks]
+        return batch, closing
+
+    def _take(self, batch: list[Operation], timeout: float) -> Close | None:
+        """Take operations, waiting for the first: claims and walks where they wait, others into a batch until it is
+        full or a halt's record is in it.
+        """
+        weight = size = 0
+        with contextlib.suppress(queue.Empty):
             operation = self._operations.get(timeout=timeout) if timeout else self._operations.get_nowait()
-            while True:
-                if isinstance(operation, Close):
-                    batch += self._behind
-                    self._behind.clear()
-                    return batch, operation
-                if _may_wait(operation):
-                    self._behind.append(operation)
+            while not isinstance(operation, Close):
+                if isinstance(operation, Claiming):
+                    self._claims.append(operation)
+                elif isinstance(operation, Walk):
+                    self._walks.append(operation)
                 else:
                     batch.append(operation)
+                    weight += _weight(operation)
                     if isinstance(operation, Append):
                         size += sum(map(len, operation.message.body))
-                    weight += _weight(operation)
-                    if isinstance(operation, Call) and operation.essential:
-                        return batch, None  # a halt is made durable at once
-                    if weight >= _WEIGHT_OF_BATCH or size >= _BODIES_IN_BATCH:
-                        break
+                    essential = isinstance(operation, Call) and operation.essential
+                    if essential or weight >= _WEIGHT_OF_BATCH or size >= _BODIES_IN_BATCH:
+                        return None
                 operation = self._operations.get_nowait()
-        except queue.Empty:
-            pass
-        weight = 0
-        while self._behind and weight < _WEIGHT_BEHIND:
-            operation = self._behind.popleft()
-            batch.append(operation)
-            weight += _weight(operation)
-        return batch, None
+            return operation
+        return None
 
     def _commit_all(self, batch: Sequence[Operation], *, closing: bool = False) -> None:
         """Do a batch, as one transaction if it can be, and tell the results. What must wait for room is kept."""
@@ -324,11 +366,6 @@ class Committer:
             self.submit(Unclaim(self._loop.create_future(), pairs))
 
 
-def _may_wait(operation: Operation) -> bool:
-    """Whether an operation is a claim or a walk, which let all else go first."""
-    return isinstance(operation, Claiming) or (isinstance(operation, Call) and operation.heavy)
-
-
 def _weight(operation: Operation) -> int:
     """Give the recipients that an operation writes, about."""
     if isinstance(operation, Append):
@@ -339,4 +376,4 @@ def _weight(operation: Operation) -> int:
         return operation.limit
     if isinstance(operation, Unclaim):
         return len(operation.claims)
-    return _WEIGHT_OF_BATCH if isinstance(operation, Call) and operation.heavy else 1
+    return 1

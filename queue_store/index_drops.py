@@ -25,10 +25,7 @@ _WALKS = 32
 
 _CHOOSE = "INSERT INTO temp.chosen (campaign_id, id, message_id, state, outcome, after_stop, at, tries, reply, peer)"
 _IS_HALTED = "EXISTS (SELECT 1 FROM halts WHERE halts.campaign_id = r.campaign_id)"
-_SUMS = f"""
-SELECT campaign_id, sum(state = 0), sum(state = 1), sum(state = 2), sum(outcome = {int(Outcome.UNKNOWN)})
-FROM temp.chosen GROUP BY campaign_id
-"""
+_SUMMED = f"sum(state = 0), sum(state = 1), sum(state = 2), sum(outcome = {int(Outcome.UNKNOWN)})"
 # What may have been delivered before the stop is not said to be dropped by it.
 _BY_HALT = f"iif(r.uncertain, {int(Outcome.UNKNOWN)}, {int(Outcome.DROPPED)})"
 _READY_CHOSEN = """
@@ -48,18 +45,17 @@ def drop_campaign(index: Index, campaign: str, limit: int) -> Dropped:
     entry = index.campaigns.find(campaign)
     if entry is None or not entry.halted:
         raise StoreError(f"campaign {campaign} is not halted")
-    _choose_none(index)
-    number = index.change(
-        f"{_CHOOSE} SELECT r.campaign_id, r.id, r.message_id, r.state, {_BY_HALT}, 1, ?, 0,"
-        " 'the campaign was halted', '' FROM recipients AS r WHERE r.campaign_id = ? AND r.state <> 3"
-        " ORDER BY r.id LIMIT ?",
-        (index.now(), entry.id, limit),
+    index.db.execute(
+        "INSERT INTO temp.dropping (campaign_id, recipients, at) VALUES (?, ?, ?)", (entry.id, limit, index.now())
     )
-    moved = _end_chosen(index, number, Outcome.DROPPED, after_stop=True)
-    more = number == limit and bool(
-        index.value("SELECT EXISTS (SELECT 1 FROM recipients WHERE campaign_id = ? AND state <> 3)", (entry.id,))
+    ready, deferred, scheduled, unknown, more = index.row(
+        f"SELECT {_SUMMED}, EXISTS (SELECT 1 FROM recipients WHERE campaign_id = ? AND state <> 3) FROM temp.chosen",
+        (entry.id,),
     )
-    return Dropped(by_campaign=moved, more=more)
+    if ready is None:
+        return Dropped(by_campaign={}, more=bool(more))
+    was = QueuedDelta(ready=ready, deferred=deferred, scheduled=scheduled, unknown=unknown)
+    return Dropped(by_campaign={campaign: was}, more=bool(more))
 
 
 def drop(index: Index, which: QueueFilter, limit: int) -> Dropped:
@@ -200,7 +196,9 @@ def _make_ready(index: Index, number: int) -> tuple[Mapping[str, QueuedDelta], f
 def _sum_chosen(index: Index) -> dict[int, QueuedDelta]:
     return {
         campaign_id: QueuedDelta(ready=ready, deferred=deferred, scheduled=scheduled, unknown=unknown)
-        for campaign_id, ready, deferred, scheduled, unknown in index.db.execute(_SUMS)
+        for campaign_id, ready, deferred, scheduled, unknown in index.db.execute(
+            f"SELECT campaign_id, {_SUMMED} FROM temp.chosen GROUP BY campaign_id"
+        )
     }
 
 

@@ -49,14 +49,16 @@ class Unclaim:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """Anything rarer, done at its place in the order. `essential`: it may spend the reserve. `heavy`: it takes long
-    enough to end a batch.
-    """
+    """Anything rarer, done at its place in the order. `essential`: it may spend the reserve."""
 
     future: asyncio.Future[Any]
     work: Callable[[Index], Any]
     essential: bool = False
-    heavy: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Walk(Call):
+    """One chunk of what goes over many rows. Walks keep an order among themselves."""
 
 
 @dataclass(slots=True, eq=False)

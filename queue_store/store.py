@@ -29,7 +29,7 @@ from queue_store.errors import StoreClosed, StoreCorrupt
 from queue_store.fresh_bodies import FreshBodies
 from queue_store.index import Index, mapped
 from queue_store.index_reads import IndexReader
-from queue_store.operations import Append, Call, Claiming, Close, Settle, Unclaim
+from queue_store.operations import Append, Call, Claiming, Close, Settle, Unclaim, Walk
 from queue_store.records import (
     Appended,
     ClaimPage,
@@ -52,6 +52,7 @@ __all__ = ["AttemptLog", "QueueStore"]
 
 T = TypeVar("T")
 
+_CHUNK = 500  # recipients of one step of a walk: some 10 ms, which a halt that comes in may have to wait for
 _OUTCOMES_IN_PAGE = 1_000
 _MOVES = 8  # a body may be copied forward while it is being looked for
 
@@ -159,13 +160,13 @@ class QueueStore:
         self._committer.submit(Settle(future, settlements))
         return future
 
-    def promote(self, now: int, *, limit: int = 5000) -> asyncio.Future[Promoted]:
+    def promote(self, now: int, *, limit: int = _CHUNK) -> asyncio.Future[Promoted]:
         """Make DEFERRED and SCHEDULED recipients that are due READY, the earliest first."""
-        return self._call(lambda index: index_drops.promote(index, now, limit), heavy=True)
+        return self._walk(lambda index: index_drops.promote(index, now, limit))
 
-    def expire(self, received_before: int, *, limit: int = 2000) -> asyncio.Future[Dropped]:
+    def expire(self, received_before: int, *, limit: int = _CHUNK) -> asyncio.Future[Dropped]:
         """Settle as EXPIRED what is not claimed and was received before; held campaigns too, halted ones not."""
-        return self._call(lambda index: index_drops.expire(index, received_before, limit), heavy=True)
+        return self._walk(lambda index: index_drops.expire(index, received_before, limit))
 
     def read_body_nowait(self, message: Message) -> bytes | None:
         """Give the body in wire form if it can be had without waiting for the disk, else None.
@@ -191,9 +192,9 @@ class QueueStore:
         """
         return self._call(lambda index: index_halts.record_halt(index, request), essential=True)
 
-    def drop_campaign(self, campaign: str, *, limit: int = 2000) -> asyncio.Future[Dropped]:
+    def drop_campaign(self, campaign: str, *, limit: int = _CHUNK) -> asyncio.Future[Dropped]:
         """Settle as DROPPED up to `limit` recipients of a halted campaign that are not claimed."""
-        return self._call(lambda index: index_drops.drop_campaign(index, campaign, limit), essential=True, heavy=True)
+        return self._walk(lambda index: index_drops.drop_campaign(index, campaign, limit), essential=True)
 
     def record_halt_step(self, campaign: str, step: str, at: int) -> asyncio.Future[HaltRecord]:
         """Record "queue_dropped", "in_flight_finished" or "completed" of a halt."""
@@ -211,13 +212,13 @@ class QueueStore:
 
     # -- the administrator ----------------------------------------------------------------------------------------
 
-    def retry(self, which: QueueFilter, *, limit: int = 5000) -> asyncio.Future[Promoted]:
+    def retry(self, which: QueueFilter, *, limit: int = _CHUNK) -> asyncio.Future[Promoted]:
         """Make DEFERRED recipients READY now (`which.state` is not asked; SCHEDULED ones stay)."""
-        return self._call(lambda index: index_drops.retry(index, which, limit), heavy=True)
+        return self._walk(lambda index: index_drops.retry(index, which, limit))
 
-    def drop(self, which: QueueFilter, *, limit: int = 2000) -> asyncio.Future[Dropped]:
+    def drop(self, which: QueueFilter, *, limit: int = _CHUNK) -> asyncio.Future[Dropped]:
         """Settle as DROPPED what fits and is not claimed."""
-        return self._call(lambda index: index_drops.drop(index, which, limit), essential=True, heavy=True)
+        return self._walk(lambda index: index_drops.drop(index, which, limit), essential=True)
 
     async def queue(self, which: QueueFilter, *, limit: int) -> Sequence[QueueRow]:
         """List queued recipients, the oldest first, from a snapshot of its own (a reader thread)."""
@@ -258,15 +259,20 @@ class QueueStore:
         """Bytes that are free on the store's file system for mail: less the reserve where it is not on disk yet."""
         return self._opened.room.free()
 
-    def prune(self, before: int, *, limit: int = 5000) -> asyncio.Future[bool]:
+    def prune(self, before: int, *, limit: int = 2_000) -> asyncio.Future[bool]:
         """Forget outcomes (not counts, not halts) older than `before`; gives whether there is more to forget."""
-        return self._call(lambda index: index_drops.prune(index, before, limit), heavy=True)
+        return self._walk(lambda index: index_drops.prune(index, before, limit))
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _call(self, work: Callable[[Index], T], *, essential: bool = False, heavy: bool = False) -> asyncio.Future[T]:
+    def _call(self, work: Callable[[Index], T], *, essential: bool = False) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._committer.submit(Call(future, work, essential=essential, heavy=heavy))
+        self._committer.submit(Call(future, work, essential=essential))
+        return future
+
+    def _walk(self, work: Callable[[Index], T], *, essential: bool = False) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._committer.submit(Walk(future, work, essential=essential))
         return future
 
     async def _read(self, work: Callable[[IndexReader], T]) -> T:

@@ -205,6 +205,23 @@ async def test_a_halt_goes_ahead_of_claims_and_chunks_of_others(store: QueueStor
     assert all(claim.message.campaign != "c1" for claim in page.claims)
 
 
+async def test_claims_do_not_keep_a_drop_from_its_turn(store: QueueStore) -> None:
+    """On a node with hundreds of busy lanes, a halted campaign would never be dropped, nor deferred mail promoted."""
+    for number in range(40):
+        await store.append(new_message(f"c{number}"))
+    await store.record_halt(HaltRequest(campaign="c1", closed_at=1, in_flight=0))
+    seen: list[str] = []
+    claims = [store.claim("example.com", limit=100) for _ in range(30)]
+    for claim in claims:
+        claim.add_done_callback(lambda _: seen.append("claim"))
+    walks: list[asyncio.Future] = [store.drop_campaign("c1", limit=1), store.promote(1), store.expire(0)]
+    for name, walk in zip(("drop", "promote", "expire"), walks, strict=True):
+        walk.add_done_callback(lambda _, name=name: seen.append(name))
+    await asyncio.gather(*claims, *walks)
+    assert [what for what in seen if what != "claim"] == ["drop", "promote", "expire"]
+    assert seen.index("drop") < 10
+
+
 async def test_a_cancelled_claim_goes_back(store: QueueStore) -> None:
     """What was claimed for a caller that is gone would be stuck until the next start."""
     await store.append(new_message())
@@ -212,7 +229,8 @@ async def test_a_cancelled_claim_goes_back(store: QueueStore) -> None:
     future.cancel()
     cancelled = store.append(new_message(claimed=True))
     cancelled.cancel()
-    await store.count_refused("x", 1)  # done behind those two
+    await store.claim("example.org", limit=1)
+    await store.count_refused("x", 1)  # done behind those two, and behind what puts them back
     assert len((await store.claim("example.com", limit=9)).claims) == 2
 
 

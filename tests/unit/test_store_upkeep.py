@@ -86,7 +86,7 @@ async def test_a_mostly_dead_segment_is_copied_forward(tmp_path: Path, monkeypat
     check_books(tmp_path)
     moved = {row.message.id: row.message for row in await store.queue(QueueFilter(), limit=1000)}
     assert len(moved) == len(kept)
-    assert sum(moved[message.id].segment != message.segment for message in kept) > 20
+    assert sum(moved[message.id].segment != message.segment for message in kept) > len(kept) // 2
     for number, message in enumerate(kept):
         body = numbered_body(20 * number)
         for place in (message, moved[message.id]):  # as claimed before the copy, and after it
