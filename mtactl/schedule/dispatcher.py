@@ -5,6 +5,7 @@ What it guarantees:
 - A transaction begins in one tick: pop, gate check, attempt log, `MAIL FROM` (`_begin`, which has no await in it).
 - Nothing sleeps holding a message. A connection that must wait (for the rate, for work, for the disk) holds none.
 - Every recipient that began comes to the settler exactly once, also when the connection or the task dies.
+- Connections and transactions begin a few in each turn of the event loop, so that all else has its turn soon.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mtactl.schedule.lane import Lane
 from mtactl.schedule.lanes import Lanes
 from mtactl.schedule.ports import Relay, RelaySession
 from mtactl.schedule.settler import Settler
+from mtactl.schedule.turnstile import Turnstile
 from mtactl.settings import Settings
 from queue_store.errors import StoreCorrupt, StoreFull
 from queue_store.records import Claim
@@ -33,6 +35,10 @@ from queue_store.store import QueueStore
 __all__ = ["Dispatcher"]
 
 _TIDY = 60.0  # seconds
+
+# In a turn of the loop: a millisecond or two. A halt takes some five turns from the connection to the answer.
+_TRANSACTIONS_A_TURN = 4
+_CONNECTIONS_A_TURN = 1
 
 _log = structlog.get_logger("dispatcher")
 
@@ -64,6 +70,9 @@ class Dispatcher:
         self._flights: set[Attempt] = set()
         self._group: asyncio.TaskGroup | None = None
         self._stopped = asyncio.Event()
+        self._connecting = Turnstile(_CONNECTIONS_A_TURN)
+        self._beginning = Turnstile(_TRANSACTIONS_A_TURN, is_shut=lambda: settler.is_behind)
+        settler.on_caught_up = self._beginning.reopen
         lanes.on_wanted = self._open_connection
 
     @property
@@ -121,6 +130,8 @@ class Dispatcher:
         session: RelaySession | None = None
         connecting = True
         try:
+            if not self._connecting.passes():
+                await self._connecting.wait()
             session = await self._relay.connect(lane.name, lane.name)
             connecting = False
             lane.connecting -= 1
@@ -154,6 +165,10 @@ class Dispatcher:
         task = asyncio.current_task()
         idle = self._settings.delivery.idle_connection
         while served < lane.settings.max_deliveries_per_connection and session.usable and not self._stopped.is_set():
+            if not self._beginning.passes():
+                await self._beginning.wait()
+                if not session.usable or self._stopped.is_set():
+                    return
             pause = lane.throttle.wait(time.monotonic())
             if pause > idle:
                 return

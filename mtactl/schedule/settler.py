@@ -20,6 +20,9 @@ from queue_store.store import QueueStore
 
 __all__ = ["Settled", "Settler", "final_of"]
 
+# Recipients whose outcome is not durable yet. A halt waits for those before it, so the store must not fall behind.
+_BEHIND = 64
+
 _FINALS = {outcome: Final[outcome.name] for outcome in Outcome}
 
 
@@ -46,9 +49,16 @@ class Settler:
         self._ledger = ledger
         self._gathered: list[Settled] = []
         self._pending: set[asyncio.Future[Sequence[Outcome | None]]] = set()
+        self._unsettled = 0
+        self.on_caught_up: Callable[[], None] | None = None  # `is_behind` was true, and no longer is
         self.on_settled: Callable[[Sequence[Settled]], None] | None = None  # after the commit
         self.on_after_stop: Callable[[str], None] | None = None  # a recipient of a closed campaign left the flight
         self.on_due: Callable[[int], None] | None = None  # a deferral was submitted, due then
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is waiting for the store that nothing more should begin."""
+        return self._unsettled >= _BEHIND
 
     def add(self, settled: Settled, *, in_flight: bool) -> None:
         """Take a recipient's result. `in_flight` false: it was settled without a transaction."""
@@ -59,6 +69,7 @@ class Settler:
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self.flush)
         self._gathered.append(settled)
+        self._unsettled += 1
 
     def flush(self) -> None:
         """Submit what was gathered. Called before a halt is submitted, so that order of arrival is order on record."""
@@ -87,6 +98,10 @@ class Settler:
 
     def _committed(self, batch: Sequence[Settled], done: asyncio.Future[Sequence[Outcome | None]]) -> None:
         self._pending.discard(done)
+        was_behind = self.is_behind
+        self._unsettled -= len(batch)
+        if was_behind and not self.is_behind and self.on_caught_up is not None:
+            self.on_caught_up()
         if done.cancelled() or isinstance(done.exception(), StoreError):
             # The store takes no more writes and has said so through on_failed; the attempt log keeps the outcomes.
             return
