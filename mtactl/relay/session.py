@@ -67,7 +67,7 @@ class SmtpSession(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another transaction may begin on it now."""
-        return self._dialogue.idle and not self._transport.is_closing()
+        return self._dialogue.phase is Phase.IDLE and not self._transport.is_closing()
 
     def refusal(self, delivery: Delivery) -> Reply | None:
         """Say why this peer can't take the message at all, else None."""
@@ -123,11 +123,13 @@ class SmtpSession(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer says, and answer it in the same tick."""
-        events = self._dialogue.receive_data(data)
-        self._send()
+        dialogue = self._dialogue
+        events = dialogue.receive_data(data)
+        if dialogue.phase is not Phase.IDLE and not dialogue.closed:
+            self._send()
+            self._watch()
         if events:
             self._take(events)
-        self._watch()
 
     def eof_received(self) -> None:
         """Take the end of the peer's stream for the end of the session; the transport closes itself then."""

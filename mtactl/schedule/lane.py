@@ -114,12 +114,14 @@ class Lane:
 
     def wants_connection(self, now: float) -> bool:
         """Whether one connection more would have something to do now."""
-        if self.in_backoff(now) or not self.window:
-            return False
-        if self.throttle.wait(now) > 0.0:
-            return False
-        idle = self.connections - self.connecting - self.busy
-        return idle <= 0 and self.connections < self.concurrency.allowance and self.connecting < self.window.recipients
+        if self.connections > self.connecting + self.busy:
+            return False  # there is an idle one
+        return (
+            self.connections < self.concurrency.allowance
+            and self.connecting < self.window.recipients
+            and not self.in_backoff(now)
+            and self.throttle.wait(now) <= 0.0
+        )
 
     def in_backoff(self, now: float) -> bool:
         """Whether the destination is left alone at present."""
