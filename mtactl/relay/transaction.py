@@ -182,7 +182,7 @@ class Dialogue:
     def _take_burst(self, answers: Sequence[Answer]) -> None:
         """Take answers from MAIL on; in one step, if just these have led to BODY from just here."""
         assert self._delivery is not None
-        whole = self.offers.pipelining and len(answers) == len(self._delivery.recipients) + 2
+        whole = self.offers.pipelining and not self._outgoing and len(answers) == len(self._delivery.recipients) + 2
         if whole and answers is self._smooth:
             self.steps += len(answers)
             self.phase = Phase.BODY
@@ -193,6 +193,9 @@ class Dialogue:
 
     def _take_answers(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
+            if self._outgoing:  # without PIPELINING: the last answer has led to a command that is not written yet
+                self._break(f"the peer spoke out of turn{self.stage}")
+                return
             self._take_answer(answer)
             if self.closed:
                 return
