@@ -4,7 +4,8 @@ The event loop never waits for stderr: `write` only appends. When whoever reads 
 and counted, and a line that says how many follows as soon as there is room again.
 
 Lines that come by the thousand may be gathered: the thread then lets a moment's worth of them go in one write. Waking
-it for each costs more than the lines themselves, as it takes the interpreter's lock from the loop in mid-work.
+it for each costs more than the lines themselves, as it takes the interpreter's lock from the loop in mid-work. A line
+that comes after a moment of silence goes at once, so a quiet node's log is never behind.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 
 __all__ = ["LineWriter"]
@@ -21,7 +23,7 @@ class LineWriter:
     """Writes whole lines to a file descriptor, from a thread of its own. All methods may be called from any thread.
 
     `limit` bounds what waits, in bytes. `gap_line` gives the line (with its newline) that tells how many were left out.
-    `gather` is how many seconds a line may wait for others.
+    `gather` is how many seconds at least lie between writes of lines that may be gathered.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LineWriter:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        written_at = float("-inf")
         while True:
             with self._changed:
                 # A gap is told even if no line comes behind it.
@@ -85,7 +88,8 @@ class LineWriter:
                 self._idle = False
                 if not (self._waiting or self._untold):
                     return
-                self._changed.wait_for(lambda: self._due or self._closed, self._gather)
+                moment = written_at + self._gather - time.monotonic()
+                self._changed.wait_for(lambda: self._due or self._closed, max(0.0, moment))
                 self._due = False
                 batch, self._waiting = self._waiting, []
                 untold, self._untold = self._untold, 0
@@ -93,6 +97,7 @@ class LineWriter:
             if untold and self.gap_line is not None:
                 data += self.gap_line(untold)
             written = self._put(data)
+            written_at = time.monotonic()
             with self._changed:
                 # Only now, so that the limit also holds for what a blocked descriptor keeps us from writing.
                 self._size -= sum(map(len, batch))

@@ -111,6 +111,8 @@ def test_gathered_lines_go_in_one_write_and_in_order(pipe):
     """If it failed, each outcome would wake the thread in the middle of the loop's work; or come out of order."""
     reader, out = pipe
     writer = LineWriter(out, gather=3600)
+    writer.write(b"the first\n", gather=True)
+    assert os.read(reader, 100) == b"the first\n"  # nothing came before: there is nothing to wait for
     for number in range(3):
         writer.write(b"%d\n" % number, gather=True)
     time.sleep(0.05)
@@ -128,8 +130,8 @@ def test_gathered_lines_go_in_one_write_and_in_order(pipe):
 def test_gathered_lines_wait_for_a_moment_only(pipe):
     """If it failed, whoever follows the log of a quiet node would not see what became of a mail until the next one."""
     reader, out = pipe
-    writer = LineWriter(out, gather=0.01)
-    for _ in range(3):
+    writer = LineWriter(out, gather=0.05)
+    for _ in range(4):
         writer.write(b"a line\n", gather=True)
         assert os.read(reader, 100) == b"a line\n"
     writer.close()
@@ -139,6 +141,9 @@ def test_gathering_keeps_half_of_the_room(pipe):
     """If it failed, lines would be left out that could have been written long before."""
     reader, out = pipe
     writer = LineWriter(out, gather=3600, limit=1000)
+    writer.write(b"the first\n")
+    assert os.read(reader, 1000) == b"the first\n"
+    wait_until(lambda: writer._size == 0)
     for _ in range(6):
         writer.write(b"x" * 99 + b"\n", gather=True)
     assert len(os.read(reader, 1000)) == 600
