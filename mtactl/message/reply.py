@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["Reply", "printable"]
 
@@ -13,11 +14,12 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 def printable(text: str, limit: int = 500) -> str:
     """Give the text with runs of anything outside printable ASCII as one '?', cut to `limit` characters."""
-    return _UNPRINTABLE.sub("?", text)[:limit]
+    if not (text.isascii() and text.isprintable()):
+        text = _UNPRINTABLE.sub("?", text)
+    return text[:limit]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True, gc=False):
     """Three digits, an enhanced status code (RFC 3463) or "", and the text (lines are joined by a space, printable)."""
 
     code: int
@@ -27,6 +29,12 @@ class Reply:
     @classmethod
     def from_lines(cls, code: int, lines: list[bytes]) -> Reply:
         """Build from the text parts of a reply's lines, without the digits and the separator."""
+        if len(lines) == 1:
+            text = printable(lines[0].decode("ascii", "replace")).strip()
+            found = _ENHANCED.match(text)
+            if found is None or int(text[0]) != code // 100:
+                return cls(code, "", text)
+            return cls(code, found[1], text[found.end() :])
         texts = [printable(line.decode("ascii", "replace")).strip() for line in lines]
         found = _ENHANCED.match(texts[0]) if texts else None
         if found is None or int(found[1][0]) != code // 100:

@@ -7,13 +7,22 @@ of one scrape belong to one instant. Only what has a distribution is observed as
 from __future__ import annotations
 
 import platform
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 __all__ = ["LATEST_HALTS", "QUEUE_STATES", "Metrics", "Snapshot"]
 
@@ -85,8 +94,10 @@ class Metrics:
             "event_loop_lag_seconds", "How much later than asked the event loop woke a sleeper.", _FINE
         )
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"mtactl_{name}", text, buckets=buckets, registry=self._registry)
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> _Distribution:
+        distribution = _Distribution(f"mtactl_{name}", text, bounds)
+        self._registry.register(distribution)
+        return distribution
 
     def observe_halt_ack(self, seconds: float) -> None:
         """Note how long a halt took to be answered."""
@@ -109,6 +120,36 @@ class Metrics:
         """Give all metrics in the format that an Accept header prefers, and their content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
+
+
+class _Distribution(Collector):
+    """A histogram for one thread that observes, as each commit does, several hundred times a second.
+
+    The library's own, which may be observed from any thread, takes a lock and walks all buckets each time.
+    """
+
+    def __init__(self, name: str, text: str, bounds: tuple[float, ...]) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)  # not cumulative; the last one is above all bounds
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def describe(self) -> list[Metric]:
+        """Give the family's name and type."""
+        return [HistogramMetricFamily(self._name, self._text)]
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the family: cumulative counts by upper bound."""
+        below = list(accumulate(self._counts))
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        buckets = list(zip(names, below, strict=True))
+        yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
 
 
 class _SnapshotCollector(Collector):

@@ -15,13 +15,16 @@ from mtactl.observe.events import OUTCOME, EventBus
 from mtactl.observe.log import escape_invisible, render_console, timestamp
 from mtactl.observe.writer import LineWriter
 from mtactl.schedule.settler import Settled
+from queue_store.records import Outcome
 
 __all__ = ["OutcomeLine", "OutcomeLog"]
+
+_NAMES: dict[Outcome | None, str] = {None: "deferred", **{outcome: outcome.name.lower() for outcome in Outcome}}
 
 _encoder = msgspec.json.Encoder()
 
 
-class OutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
+class OutcomeLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of a recipient. `outcome` is "deferred" where it waits again, until `due`.
 
     `delay_seconds` counts from the time the message came in; `attempts` includes this one.
@@ -47,10 +50,10 @@ class OutcomeLine(msgspec.Struct, frozen=True, kw_only=True):
 def describe_outcome(settled: Settled) -> OutcomeLine:
     """Make the line of one recipient."""
     settlement = settled.settlement
-    outcome = "deferred" if settled.stored is None else settled.stored.name.lower()
+    waited = settlement.at - settled.message.received_at
     return OutcomeLine(
         at=timestamp(settlement.at),
-        outcome=outcome,
+        outcome=_NAMES[settled.stored],
         campaign=settlement.campaign or None,
         message=queue_id.encode(settlement.message_id),
         recipient=settled.recipient.address,
@@ -58,7 +61,7 @@ def describe_outcome(settled: Settled) -> OutcomeLine:
         peer=settlement.peer,
         code=settlement.code,
         reply=settlement.reply,
-        delay_seconds=round(max(0, settlement.at - settled.message.received_at) / 1_000_000, 3),
+        delay_seconds=round(waited / 1_000_000, 3) if waited > 0 else 0.0,
         attempts=settled.recipient.attempts + 1,
         after_stop=settlement.after_stop,
         due=timestamp(settlement.due) if settled.stored is None else None,
@@ -85,7 +88,7 @@ class OutcomeLog:
             return
         lines = [describe_outcome(settled) for settled in batch]
         if self._wanted:
-            self._writer.write(_encode(lines) if self._json else _console(lines), len(lines))
+            self._writer.write(_encode(lines) if self._json else _console(lines), len(lines), gather=True)
         if followed:
             for line in lines:
                 self._events.publish(OUTCOME, _event_data(line))

@@ -49,13 +49,13 @@ def refusal(delivery: Delivery, offers: Offers) -> Reply | None:
 
     The controls in an address are looked for here too, though the edge lets none in: they would be commands.
     """
-    addresses = [delivery.reverse_path, *[rcpt.address for rcpt in delivery.recipients]]
+    addresses = delivery.reverse_path + "".join([rcpt.address for rcpt in delivery.recipients])
     # an address that is not printable fails here for each peer; one in quotes may have spaces
-    if not all(address.isprintable() for address in addresses):
+    if not addresses.isprintable():
         return Reply(553, "5.1.3", "an address has control characters")
     body = delivery.body
     if not offers.smtputf8:
-        if not all(address.isascii() for address in addresses):
+        if not addresses.isascii():
             return Reply(550, "5.6.7", "the peer does not offer SMTPUTF8, and an address needs it")
         if delivery.smtputf8 and not body.isascii():
             return Reply(550, "5.6.7", "the peer does not offer SMTPUTF8, and the message needs it")

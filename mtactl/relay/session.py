@@ -58,9 +58,8 @@ class SmtpSession(asyncio.Protocol):
         self._quit_limit = timeouts.quit
         self._shortest = min(self._limits.values())
         self._timer: asyncio.TimerHandle | None = None
-        self._fires_at = 0.0
-        self._deadline: float | None = None
         self._steps = 0
+        self._stepped_at = 0.0
         transport.set_protocol(self)
 
     # -- RelaySession -----------------------------------------------------------------------------------------------
@@ -68,7 +67,7 @@ class SmtpSession(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another transaction may begin on it now."""
-        return self._dialogue.idle and not self._transport.is_closing()
+        return self._dialogue.phase is Phase.IDLE and not self._transport.is_closing()
 
     def refusal(self, delivery: Delivery) -> Reply | None:
         """Say why this peer can't take the message at all, else None."""
@@ -80,18 +79,21 @@ class SmtpSession(asyncio.Protocol):
         if not why:
             self._dialogue.begin(delivery)
         results = self._results = self._loop.create_future()
-        results.add_done_callback(self._results_done)
         if why:
             results.set_result([RecipientResult(Ending.LOST, None, why)] * len(delivery.recipients))
             return
         self._send()
         self._watch()
 
-    def finish(self) -> asyncio.Future[Results]:
-        """Give the future of the results. Cancelling it aborts the connection."""
+    async def finish(self) -> Results:
+        """Give the results when all are known. When cancelled, it aborts the connection."""
         if self._results is None:
             raise RuntimeError("finish without begin")
-        return self._results
+        try:
+            return await self._results
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     async def wait_unusable(self) -> None:
         """Return when the session can't be used any more."""
@@ -121,11 +123,13 @@ class SmtpSession(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer says, and answer it in the same tick."""
-        events = self._dialogue.receive_data(data)
-        self._send()
+        dialogue = self._dialogue
+        events = dialogue.receive_data(data)
+        if dialogue.phase is not Phase.IDLE and not dialogue.closed:
+            self._send()
+            self._watch()
         if events:
             self._take(events)
-        self._watch()
 
     def eof_received(self) -> None:
         """Take the end of the peer's stream for the end of the session; the transport closes itself then."""
@@ -154,6 +158,8 @@ class SmtpSession(asyncio.Protocol):
         # a transport that is closing drops what it is given, so the end of a message must not count as written
         while not self._paused and not transport.is_closing() and (octets := dialogue.data_to_send()):
             transport.write(octets)
+            if dialogue.phase is not Phase.BODY:
+                return  # that was all
 
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -171,46 +177,33 @@ class SmtpSession(asyncio.Protocol):
     def _lose(self, why: str) -> None:
         self._take(self._dialogue.lose(why))
 
-    def _results_done(self, results: asyncio.Future[Results]) -> None:
-        if results.cancelled():
-            self.abort()
-
     # -- the timer --------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Set the deadline of the phase that the dialogue is in now, if anything was got done since it was set last.
+        """Take note of when something was got done; the phase that the dialogue is in has its time from then on.
 
-        So a peer that gives its reply octet by octet has no more time for it than another. The timer is left alone
-        unless it would fire too late; when it fires early, it is set for the rest. So a transaction sets no timer at
-        all, most of the time.
+        So a peer that gives its reply octet by octet has no more time for it than another. The timer is never further
+        off than the shortest time that a phase has, so it is left alone, and works out what is over when it fires: a
+        transaction sets no timer at all, most of the time.
         """
-        dialogue = self._dialogue
-        if dialogue.steps == self._steps:
+        steps = self._dialogue.steps
+        if steps == self._steps:
             return
-        self._steps = dialogue.steps
-        limit = self._limits.get(dialogue.phase)
-        if limit is None:
-            self._deadline = None
-            return
-        self._deadline = deadline = self._loop.time() + limit
-        if self._timer is None or self._fires_at > deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._set_timer(deadline)
-
-    def _set_timer(self, deadline: float) -> None:
-        # never further off than the shortest stage, or each shorter stage would have to set it anew
-        self._fires_at = min(deadline, self._loop.time() + self._shortest)
-        self._timer = self._loop.call_at(self._fires_at, self._on_timer)
+        self._steps = steps
+        self._stepped_at = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._stepped_at + self._shortest, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        deadline = self._deadline
-        if deadline is None:
-            return
-        if self._loop.time() < deadline:
-            self._set_timer(deadline)
+        phase = self._dialogue.phase
+        limit = self._limits.get(phase)
+        if limit is None:
+            return  # nothing is awaited: the next step sets it again
+        now = self._loop.time()
+        deadline = self._stepped_at + limit
+        if now < deadline:
+            self._timer = self._loop.call_at(min(deadline, now + self._shortest), self._on_timer)
         else:
-            phase = self._dialogue.phase
             what = "the peer took no part of" if phase is Phase.BODY else "no reply to"
-            self._lose(f"{what} {phase.value} within {self._limits[phase]:g} s")
+            self._lose(f"{what} {phase.value} within {limit:g} s")

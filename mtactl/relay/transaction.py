@@ -11,19 +11,23 @@ delivered (LOST) if the end of the message had not been taken, else no one can k
 A reply to the final dot that is neither 2yz, 4yz nor 5yz says nothing on the message, so it is LOST_AFTER_END as well.
 A 4yz or 5yz that comes while the message is being written is taken as the answer to it (a peer that won't wait for
 the rest), and the session ends, as it is then unknown where the peer is in the stream.
+
+A session sees the same burst of answers to one envelope after the other. What TABLE made of a burst that took all
+recipients is therefore remembered: the same answers to as many recipients lead from MAIL to BODY in one step.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
+from msgspec import Struct
+
 from mtactl.message.reply import Reply
 from mtactl.relay.commands import Offers, mail_command, rcpt_command
-from mtactl.relay.replies import Answer, Garbage, ReplyReader
+from mtactl.relay.phase import KIND_OF_DIGIT, Kind, Phase
+from mtactl.relay.replies import Answer, ReplyReader
 from mtactl.schedule.ports import Delivery, Ending, RecipientResult
 
 __all__ = ["PIECE", "Dialogue", "Event", "Finished", "Left", "OutOfTurn", "Phase"]
@@ -35,15 +39,13 @@ class OutOfTurn(RuntimeError):
     """Our own side asked for a step that the phase does not allow; the peer is not to blame."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True, gc=False):
     """The transaction is over: the results in the order of its recipients."""
 
     results: tuple[RecipientResult, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(Struct, frozen=True, gc=False):
     """The session is of no more use, and is to be closed. `why` is for people; `reply` is the peer's 421, if any."""
 
     why: str
@@ -53,37 +55,6 @@ class Left:
 Event = Finished | Left
 
 
-class Phase(enum.Enum):
-    """Whose reply is awaited."""
-
-    IDLE = "nothing"
-    FRESHEN = "RSET before MAIL"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    BODY = "the message"  # it is being written
-    END = "the end of the message"
-    DISCARD = "an empty message"  # nobody was accepted, yet the peer wanted a message (RFC 2920 §3.1)
-    TIDY = "RSET"  # the transaction is decided
-    QUIT = "QUIT"
-    CLOSED = "closed"
-
-    __hash__ = object.__hash__  # members are looked up at each reply, and Enum's own is slow
-
-
-class Kind(enum.Enum):
-    """What a reply says by its first digit (RFC 5321 §4.2.1); 421 speaks of the session as well (§3.8)."""
-
-    DONE = 2
-    GO_AHEAD = 3
-    TRANSIENT = 4
-    PERMANENT = 5
-    CLOSING = 421
-
-    __hash__ = object.__hash__
-
-
-_KIND_OF_DIGIT = {2: Kind.DONE, 3: Kind.GO_AHEAD, 4: Kind.TRANSIENT, 5: Kind.PERMANENT}
 _ENDING_OF_KIND = {Kind.TRANSIENT: Ending.TRANSIENT, Kind.PERMANENT: Ending.PERMANENT, Kind.CLOSING: Ending.TRANSIENT}
 
 
@@ -105,6 +76,7 @@ class Dialogue:
         self._taken = 0  # octets of the message
         self._end_taken = False
         self._events: list[Event] = []
+        self._smooth: Sequence[Answer] | None = None  # the burst that took all recipients
 
     # -- our side ---------------------------------------------------------------------------------------------------
 
@@ -144,12 +116,12 @@ class Dialogue:
             self.phase = Phase.MAIL
             self._outgoing = mail
             return
-        commands = [b"RSET\r\n"] if self._unclean else []
-        commands.append(mail)
-        commands += [rcpt_command(rcpt, self.offers) for rcpt in delivery.recipients]
-        commands.append(b"DATA\r\n")
-        self.phase = Phase.FRESHEN if self._unclean else Phase.MAIL
-        self._unclean = False
+        commands = [mail, *[rcpt_command(rcpt, self.offers) for rcpt in delivery.recipients], b"DATA\r\n"]
+        self.phase = Phase.MAIL
+        if self._unclean:
+            self._unclean = False
+            self.phase = Phase.FRESHEN
+            commands.insert(0, b"RSET\r\n")
         self._outgoing = b"".join(commands)
 
     def quit(self) -> None:
@@ -184,17 +156,20 @@ class Dialogue:
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Take octets from the peer; give what came of them."""
-        if self.closed:
+        if self.phase is Phase.CLOSED:
             return []
-        self._reader.feed(data)
-        try:
-            while not self.closed and (answer := self._reader.next_answer()) is not None:
-                self._take_answer(answer)
-        except Garbage as garbage:
-            self._break(f"the peer sent {garbage}{self.stage}")
-        if self.phase is Phase.IDLE and not self._reader.empty:
-            self._break("the peer spoke out of turn")
-        return self._take_events()
+        reader = self._reader
+        answers = reader.read(data)
+        if self.phase is Phase.MAIL and answers:
+            self._take_burst(answers)
+        else:
+            self._take_answers(answers)
+        if not self.closed:
+            if reader.garbage:
+                self._break(f"the peer sent {reader.garbage}{self.stage}")
+            elif self.phase is Phase.IDLE and not reader.empty:
+                self._break("the peer spoke out of turn")
+        return self._take_events() if self._events else []
 
     def lose(self, why: str) -> list[Event]:
         """Take note that no more will come from the peer, or that we won't wait for it; give what comes of that."""
@@ -204,9 +179,30 @@ class Dialogue:
 
     # -- the moves --------------------------------------------------------------------------------------------------
 
+    def _take_burst(self, answers: Sequence[Answer]) -> None:
+        """Take answers from MAIL on; in one step, if just these have led to BODY from just here."""
+        assert self._delivery is not None
+        whole = self.offers.pipelining and not self._outgoing and len(answers) == len(self._delivery.recipients) + 2
+        if whole and answers is self._smooth:
+            self.steps += len(answers)
+            self.phase = Phase.BODY
+            return
+        self._take_answers(answers)
+        if whole and self.phase is Phase.BODY and len(self._accepted) == len(self._delivery.recipients):
+            self._smooth = answers
+
+    def _take_answers(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            if self._outgoing:  # without PIPELINING: the last answer has led to a command that is not written yet
+                self._break(f"the peer spoke out of turn{self.stage}")
+                return
+            self._take_answer(answer)
+            if self.closed:
+                return
+
     def _take_answer(self, answer: Answer) -> None:
         self.steps += 1
-        kind = Kind.CLOSING if answer.code == 421 else _KIND_OF_DIGIT.get(answer.code // 100)
+        kind = Kind.CLOSING if answer.code == 421 else KIND_OF_DIGIT.get(answer.code // 100)
         move = self.TABLE.get((self.phase, kind)) if kind is not None else None
         if move is not None and kind is not None:
             move(self, answer, kind)
@@ -330,7 +326,7 @@ class Dialogue:
     def _finish(self) -> None:
         if self._delivery is not None:
             self._delivery = None
-            self._events.append(Finished(tuple(each for each in self._results if each is not None)))
+            self._events.append(Finished(tuple([each for each in self._results if each is not None])))
 
     def _leave(self, left: Left) -> None:
         self.phase = Phase.CLOSED

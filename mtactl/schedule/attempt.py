@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtactl.message.reply import Reply
@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["Attempt"]
 
 _LOST = (Ending.LOST, Ending.LOST_AFTER_END)
+_CUT_OFF = RecipientResult(Ending.LOST, None, "cut off")
+_CUT_OFF_AFTER_END = RecipientResult(Ending.LOST_AFTER_END, None, "cut off")
 
 
 class Attempt:
-    """A claim on a session. `session` is None where we refuse it ourselves, without a transaction."""
+    """A claim on a session. `session` is None where we refuse it ourselves, without a transaction.
 
-    __slots__ = ("_log", "_slots", "claim", "delivery", "lane", "results", "reused", "session", "task")
+    It does not hold its Delivery: that one calls back into the attempt, and a cycle would keep each message until the
+    garbage collector comes by.
+    """
+
+    __slots__ = ("_log", "_slots", "claim", "lane", "results", "reused", "session", "task", "was_lost")
 
     def __init__(
         self,
@@ -34,7 +40,6 @@ class Attempt:
         lane: Lane,
         session: RelaySession | None,
         claim: Claim,
-        body: bytes = b"",
         reused: bool = False,
         task: asyncio.Task[None] | None = None,
     ) -> None:
@@ -44,13 +49,21 @@ class Attempt:
         self.reused = reused
         self.task = task  # that makes the transaction
         self._log: AttemptLog | None = None
-        self._slots: tuple[int, ...] = ()
-        message = claim.message
-        self.delivery = Delivery(
+        self._slots: list[int] = []
+        # What is true when nothing is heard of the session again: the results replace it.
+        self.results: Sequence[RecipientResult] = ()
+        self.was_lost = False  # known when settled: the session was lost before all results were known
+
+    def make_delivery(self, body: bytes) -> Delivery:
+        """Give what the session is to do."""
+        message = self.claim.message
+        return Delivery(
             reverse_path=message.reverse_path,
             recipients=tuple(
-                Rcpt(address=recipient.address, notify=recipient.notify, orcpt=recipient.orcpt)
-                for recipient in claim.recipients
+                [
+                    Rcpt(address=recipient.address, notify=recipient.notify, orcpt=recipient.orcpt)
+                    for recipient in self.claim.recipients
+                ]
             ),
             body=body,
             eight_bit=message.eight_bit,
@@ -59,88 +72,97 @@ class Attempt:
             envid=message.envid,
             on_ending=self._note_ending,
         )
-        # What is true when nothing is heard of the session again: the results replace it.
-        self.results: Sequence[RecipientResult] = ()
 
     def note_begin(self, log: AttemptLog) -> None:
         """Put on record, before MAIL FROM is written, that the transaction begins. Raises StoreFull."""
         self._log = log
-        slots: list[int] = []
         try:
-            slots.extend(log.begin(recipient.id, recipient.attempts) for recipient in self.claim.recipients)
+            for recipient in self.claim.recipients:
+                self._slots.append(log.begin(recipient.id, recipient.attempts))
         except StoreFull:
-            for slot in slots:
-                log.free(slot)
+            while self._slots:
+                log.free(self._slots.pop())
             raise
-        self._slots = tuple(slots)
 
     def _note_ending(self) -> None:
         if self._log is not None:
             for slot in self._slots:
                 self._log.ending(slot)
-        self.results = (RecipientResult(Ending.LOST_AFTER_END, None, "cut off"),) * len(self._slots)
+        self.results = (_CUT_OFF_AFTER_END,) * len(self._slots)
 
-    @property
-    def was_lost(self) -> bool:
-        """Whether the session was lost before all results were known."""
-        return any(result.ending in _LOST for result in self.results)
-
-    def settle(self, *, now: int, closed: bool, delivery: DeliverySettings) -> Iterator[Settled]:
+    def settle(self, *, now: int, closed: bool, delivery: DeliverySettings) -> list[Settled]:
         """Give what became of each recipient. `closed`: the gate is closed at this moment, so it is after the stop.
 
         A connection lost after the end of the message is `unknown` if the campaign is halted, else it is tried again
         (RFC 5321 §4.5.4.1), which may deliver it twice; if a halt comes before that, it is `unknown` as well.
         """
-        lost = RecipientResult(Ending.LOST, None, "cut off")
-        results = self.results or (lost,) * len(self.claim.recipients)
-        for recipient, result, slot in zip(self.claim.recipients, results, self._slots, strict=True):
-            outcome, due = self._judge(recipient, result, now=now, closed=closed, delivery=delivery)
-            reply = result.reply
-            self._count(outcome, reply, result)
-            yield self._settled(
-                recipient,
-                Settlement(
-                    recipient_id=recipient.id,
-                    message_id=self.claim.message.id,
-                    campaign=self.claim.message.campaign,
-                    outcome=outcome,
-                    at=now,
-                    due=due,
-                    after_stop=closed,
-                    uncertain=recipient.uncertain or result.ending is Ending.LOST_AFTER_END,
-                    code=None if reply is None else reply.code,
-                    reply=(result.why or "connection lost") if reply is None else reply.detail,
-                    peer="" if self.session is None else self.session.peer,
-                    slot=slot,
-                ),
+        claim, lane = self.claim, self.lane
+        message = claim.message
+        peer = "" if self.session is None else self.session.peer
+        settled = []
+        results = self.results or (_CUT_OFF,) * len(claim.recipients)
+        for recipient, result, slot in zip(claim.recipients, results, self._slots, strict=True):
+            outcome: Outcome | None
+            ending, reply = result.ending, result.reply
+            if ending is Ending.DELIVERED:
+                outcome, due = Outcome.DELIVERED, 0
+            else:
+                outcome, due = self._judge(recipient, ending, now=now, closed=closed, delivery=delivery)
+            if ending in _LOST:
+                self.was_lost = True
+            lane.note(outcome, result.why if reply is None else reply)
+            settlement = Settlement(
+                recipient_id=recipient.id,
+                message_id=message.id,
+                campaign=message.campaign,
+                outcome=outcome,
+                at=now,
+                due=due,
+                after_stop=closed,
+                uncertain=recipient.uncertain or ending is Ending.LOST_AFTER_END,
+                code=None if reply is None else reply.code,
+                reply=(result.why or "connection lost") if reply is None else reply.detail,
+                peer=peer,
+                slot=slot,
             )
+            settled.append(
+                Settled(settlement=settlement, message=message, recipient=recipient, lane=claim.lane, stored=outcome)
+            )
+        return settled
 
-    def refuse(self, reply: Reply, *, peer: str, now: int) -> Iterator[Settled]:
+    def refuse(self, reply: Reply, *, peer: str, now: int) -> list[Settled]:
         """Give the settlements of a refusal by us: bounced, though no transaction began."""
-        for recipient in self.claim.recipients:
-            self._count(Outcome.BOUNCED, reply, None)
-            yield self._settled(
-                recipient,
-                Settlement(
-                    recipient_id=recipient.id,
-                    message_id=self.claim.message.id,
-                    campaign=self.claim.message.campaign,
-                    outcome=Outcome.BOUNCED,
-                    at=now,
-                    began=False,
-                    code=reply.code,
-                    reply=reply.detail,
-                    peer=peer,
-                ),
+        claim = self.claim
+        settled = []
+        for recipient in claim.recipients:
+            self.lane.note(Outcome.BOUNCED, reply)
+            settlement = Settlement(
+                recipient_id=recipient.id,
+                message_id=claim.message.id,
+                campaign=claim.message.campaign,
+                outcome=Outcome.BOUNCED,
+                at=now,
+                began=False,
+                code=reply.code,
+                reply=reply.detail,
+                peer=peer,
             )
+            settled.append(
+                Settled(
+                    settlement=settlement,
+                    message=claim.message,
+                    recipient=recipient,
+                    lane=claim.lane,
+                    stored=Outcome.BOUNCED,
+                )
+            )
+        return settled
 
     def _judge(
-        self, recipient: Recipient, result: RecipientResult, *, now: int, closed: bool, delivery: DeliverySettings
+        self, recipient: Recipient, ending: Ending, *, now: int, closed: bool, delivery: DeliverySettings
     ) -> tuple[Outcome | None, int]:
-        """Give the outcome, or None and when the recipient is due again."""
-        if result.ending is Ending.DELIVERED:
-            return Outcome.DELIVERED, 0
-        if result.ending is Ending.PERMANENT:
+        """Give the outcome of what was not delivered, or None and when the recipient is due again."""
+        if ending is Ending.PERMANENT:
             return Outcome.BOUNCED, 0
         if closed:
             # What began and can't be retried: of a deferral the store makes DROPPED, of an uncertain one UNKNOWN, when
@@ -148,28 +170,6 @@ class Attempt:
             return None, now
         if is_expired(self.claim.message.received_at, delivery.expire_after, now):
             return Outcome.EXPIRED, 0
-        if result.ending is Ending.LOST and self.reused and recipient.attempts == 0:
+        if ending is Ending.LOST and self.reused and recipient.attempts == 0:
             return None, now  # the peer closed an idle session as we began: not a failure of this recipient
         return None, due_after(delivery.retry, recipient.attempts, now, recipient.id)
-
-    def _count(self, outcome: Outcome | None, reply: Reply | None, result: RecipientResult | None) -> None:
-        lane = self.lane
-        if outcome is Outcome.DELIVERED:
-            lane.delivered += 1
-        elif outcome is Outcome.BOUNCED:
-            lane.bounced += 1
-        elif outcome is None:
-            lane.deferred += 1
-        if reply is not None:
-            lane.last_said = reply
-        elif result is not None:
-            lane.last_said = result.why
-
-    def _settled(self, recipient: Recipient, settlement: Settlement) -> Settled:
-        return Settled(
-            settlement=settlement,
-            message=self.claim.message,
-            recipient=recipient,
-            lane=self.claim.lane,
-            stored=settlement.outcome,
-        )

@@ -187,8 +187,8 @@ class Dispatcher:
                 self._lanes.put_back(lane, claim)
                 loaded = await self._load(lane, claim)
                 continue
-            attempt = Attempt(lane=lane, session=session, claim=claim, body=body, reused=served > 0, task=task)
-            if self._begin(attempt, session):
+            attempt = Attempt(lane=lane, session=session, claim=claim, reused=served > 0, task=task)
+            if self._begin(attempt, session, body):
                 await self._finish(attempt, session)
                 served += 1
 
@@ -207,13 +207,14 @@ class Dispatcher:
             self._refuse(lane, damaged, Reply(554, "5.3.0", "The message was damaged in our queue"), peer="")
             return None
 
-    def _begin(self, attempt: Attempt, session: RelaySession) -> bool:
+    def _begin(self, attempt: Attempt, session: RelaySession, body: bytes) -> bool:
         """Begin the transaction of a claim that was popped in this tick; give whether it has begun.
 
         No await from the gate to MAIL FROM.
         """
         lane, claim = attempt.lane, attempt.claim
-        refusal = session.refusal(attempt.delivery)
+        delivery = attempt.make_delivery(body)
+        refusal = session.refusal(delivery)
         if refusal is not None:
             self._refuse(lane, [claim], refusal, peer=session.peer)
             return False
@@ -226,12 +227,13 @@ class Dispatcher:
         except StoreFull as full:
             self._lanes.put_back(lane, claim)
             raise TransientFailure(Reply(452, "4.3.1", "No room for the attempt log"), session.peer) from full
-        self._ledger.begin(campaign, len(claim.recipients))
+        recipients = len(claim.recipients)
+        self._ledger.begin(campaign, recipients)
         self._flights.add(attempt)
         lane.busy += 1
-        lane.in_flight += len(claim.recipients)
-        session.begin(attempt.delivery)
-        lane.throttle.take(time.monotonic(), len(claim.recipients))
+        lane.in_flight += recipients
+        session.begin(delivery)
+        lane.throttle.take(time.monotonic(), recipients)
         return True
 
     async def _finish(self, attempt: Attempt, session: RelaySession) -> None:
@@ -244,8 +246,8 @@ class Dispatcher:
             lane.busy -= 1
             lane.in_flight -= len(attempt.claim.recipients)
             closed = self._gate.is_closed(attempt.claim.message.campaign)
-            for settled in attempt.settle(now=self._now(), closed=closed, delivery=self._settings.delivery):
-                self._settler.add(settled, in_flight=True)
+            settled = attempt.settle(now=self._now(), closed=closed, delivery=self._settings.delivery)
+            self._settler.add(settled, in_flight=True)
         if attempt.was_lost:
             self._lanes.fail(lane, Reply(451, "4.4.2", attempt.results[0].why or "connection lost"), session.peer)
         else:
@@ -259,6 +261,5 @@ class Dispatcher:
                 stopped.append(claim)
                 continue
             attempt = Attempt(lane=lane, session=None, claim=claim)
-            for settled in attempt.refuse(reply, peer=peer, now=self._now()):
-                self._settler.add(settled, in_flight=False)
+            self._settler.add(attempt.refuse(reply, peer=peer, now=self._now()), in_flight=False)
         self._lanes.put_on_disk(lane, stopped, stopped=True, popped=True)

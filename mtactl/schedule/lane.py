@@ -14,6 +14,7 @@ from mtactl.schedule.concurrency import Concurrency
 from mtactl.schedule.retry import step_of
 from mtactl.schedule.throttle import Throttle
 from mtactl.schedule.window import Window
+from queue_store.records import Outcome
 
 if TYPE_CHECKING:
     from mtactl.settings import LaneSettings
@@ -113,16 +114,28 @@ class Lane:
 
     def wants_connection(self, now: float) -> bool:
         """Whether one connection more would have something to do now."""
-        if self.in_backoff(now) or not self.window:
-            return False
-        if self.throttle.wait(now) > 0.0:
-            return False
-        idle = self.connections - self.connecting - self.busy
-        return idle <= 0 and self.connections < self.concurrency.allowance and self.connecting < self.window.recipients
+        if self.connections > self.connecting + self.busy:
+            return False  # there is an idle one
+        return (
+            self.connections < self.concurrency.allowance
+            and self.connecting < self.window.recipients
+            and not self.in_backoff(now)
+            and self.throttle.wait(now) <= 0.0
+        )
 
     def in_backoff(self, now: float) -> bool:
         """Whether the destination is left alone at present."""
         return now < self.backoff_until
+
+    def note(self, outcome: Outcome | None, said: Reply | str) -> None:
+        """Count what became of a recipient (None: it waits again), and keep what was said."""
+        if outcome is Outcome.DELIVERED:
+            self.delivered += 1
+        elif outcome is Outcome.BOUNCED:
+            self.bounced += 1
+        elif outcome is None:
+            self.deferred += 1
+        self.last_said = said
 
     def succeed(self) -> None:
         """Account for a transaction that the destination answered."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import structlog
 
@@ -79,7 +79,7 @@ class Lanes:
         """Let no lane begin anything more, and wake the connections that are idle."""
         self._open = False
         for idle in self._idle.values():
-            idle.wake(len(idle))
+            idle.wake_all()
 
     def change(self, settings: Settings) -> None:
         """Apply other settings to all lanes."""
@@ -230,8 +230,8 @@ class Lanes:
             if lane is not None:
                 self.pump(lane)
 
-    def wait_for_work(self, lane: Lane, seconds: float) -> asyncio.Future[bool]:
-        """Give a future that is True when the lane has work, False when none came in that time."""
+    def wait_for_work(self, lane: Lane, seconds: float) -> Awaitable[bool]:
+        """Give what is True when the lane has work, False when none came in that time; await it at once."""
         return self._idle[lane.name].wait(seconds)
 
     def fail(self, lane: Lane, why: Reply, peer: str) -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mtactl.message.reply import Reply
 
 __all__ = ["Delivery", "Ending", "Rcpt", "RecipientResult", "Relay", "RelaySession"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rcpt:
+class Rcpt(Struct, frozen=True, kw_only=True, gc=False):
     """One RCPT TO with its DSN parameters (RFC 3461), as they came in."""
 
     address: str
@@ -25,8 +25,7 @@ class Rcpt:
     orcpt: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """One transaction to make. `body` is in wire form: CRLF lines, dot-stuffed, ending in CRLF.CRLF.
 
     `on_ending` is called, synchronously, just before the last octets of the message are handed to the transport (the
@@ -53,8 +52,7 @@ class Ending(enum.Enum):
     LOST_AFTER_END = "lost_after_end"  # no reply after the end of the message: it may have been delivered
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientResult:
+class RecipientResult(Struct, frozen=True, gc=False):
     """The result for one recipient. `reply` is None when none came; `why` then says what happened instead."""
 
     ending: Ending

@@ -60,16 +60,26 @@ class Settler:
         """Whether so much is waiting for the store that nothing more should begin."""
         return self._unsettled >= _BEHIND
 
-    def add(self, settled: Settled, *, in_flight: bool) -> None:
-        """Take a recipient's result. `in_flight` false: it was settled without a transaction."""
-        settlement = settled.settlement
-        if settlement.slot is not None:
-            self._store.attempts.outcome(settlement.slot, settlement)
-        self._move(settled, in_flight=in_flight)
-        if not self._gathered:
+    def add(self, batch: Sequence[Settled], *, in_flight: bool) -> None:
+        """Take the results of recipients. `in_flight` false: they were settled without a transaction."""
+        attempts, ledger, gathered = self._store.attempts, self._ledger, self._gathered
+        if batch and not gathered:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._gathered.append(settled)
-        self._unsettled += 1
+        for settled in batch:
+            settlement = settled.settlement
+            if settlement.slot is not None:
+                attempts.outcome(settlement.slot, settlement)
+            if settlement.outcome is not None:
+                ledger.finish(
+                    settlement.campaign,
+                    _FINALS[settlement.outcome],
+                    after_stop=settlement.after_stop,
+                    in_flight=in_flight,
+                )
+            elif not settlement.after_stop:
+                ledger.defer(settlement.campaign, in_flight=in_flight)
+            gathered.append(settled)
+        self._unsettled += len(batch)
 
     def flush(self) -> None:
         """Submit what was gathered. Called before a halt is submitted, so that order of arrival is order on record."""
@@ -86,16 +96,6 @@ class Settler:
         if self._pending:
             await asyncio.wait(tuple(self._pending))
 
-    def _move(self, settled: Settled, *, in_flight: bool) -> None:
-        settlement = settled.settlement
-        campaign = settlement.campaign
-        if settlement.outcome is not None:
-            self._ledger.finish(
-                campaign, final_of(settlement.outcome), after_stop=settlement.after_stop, in_flight=in_flight
-            )
-        elif not settlement.after_stop:
-            self._ledger.defer(campaign, in_flight=in_flight)
-
     def _committed(self, batch: Sequence[Settled], done: asyncio.Future[Sequence[Outcome | None]]) -> None:
         self._pending.discard(done)
         was_behind = self.is_behind
@@ -105,11 +105,10 @@ class Settler:
         if done.cancelled() or isinstance(done.exception(), StoreError):
             # The store takes no more writes and has said so through on_failed; the attempt log keeps the outcomes.
             return
-        stored = [
-            settled if outcome is settled.stored else replace(settled, stored=outcome)
-            for settled, outcome in zip(batch, done.result(), strict=True)
-        ]
-        for settled in stored:
+        stored = []
+        for given, outcome in zip(batch, done.result(), strict=True):
+            settled = given if outcome is given.stored else replace(given, stored=outcome)
+            stored.append(settled)
             settlement = settled.settlement
             if settlement.outcome is None:
                 self._deferred(settled)

@@ -241,6 +241,62 @@ def test_one_by_one_writes_a_command_at_a_time():
     ]
 
 
+def test_an_answer_to_what_is_not_yet_said_ends_the_session():
+    """If it failed, a second reply to MAIL would count for RCPT, and each reply from then on for the wrong command."""
+    run = converse(PLAIN, [OK * 2 + GO, END_OK])
+    assert run.endings_of == [L]
+    assert run.writes == [b"MAIL FROM:<sender@example.com>\r\n"]
+    assert run.endings == 0
+
+
+SAME = OK * 3 + GO
+
+
+@pytest.mark.parametrize(
+    ("second", "endings"),
+    [
+        ([SAME, END_OK], [D, D]),
+        ([OK * 2 + b"550 no\r\n" + GO, END_OK], [D, P]),
+        ([OK * 2 + b"450 no\r\n" + GO, b"554 no\r\n"], [P, T]),
+        ([SAME, b"451 later\r\n"], [T, T]),
+        ([SAME + b"451 later\r\n"], [T, T]),
+        ([SAME[:-2], b"\r\n", END_OK], [D, D]),
+        ([OK * 3 + b"550 no\r\n"], [P, P]),
+    ],
+)
+def test_a_known_burst_is_taken_for_what_it_is(second, endings):
+    """If it failed, the answers to one envelope would be booked to the next, which the peer answered otherwise."""
+    run = converse(PIPELINING, [SAME, END_OK], 2)
+    for script, expected in ((second, endings), ([SAME, END_OK], [D, D])):
+        if not run.dialogue.idle:
+            return  # a peer that said too much
+        run.results, run.endings = (), 0
+        run.dialogue.begin(make_delivery(2, on_ending=run.note_ending))
+        run.take_output()
+        if run.dialogue.phase is Phase.FRESHEN:
+            run.feed(b"250 reset\r\n")
+        for part in script:
+            run.feed(part)
+        assert run.endings_of == expected
+        assert run.endings == run.written.endswith(BODY)
+
+
+@pytest.mark.parametrize("recipients", [1, 3])
+def test_a_known_burst_for_another_number_of_recipients(recipients):
+    """If it failed, DATA's reply would be taken for a recipient's, or the other way round."""
+    run = converse(PIPELINING, [SAME, END_OK], 2)
+    run.results = ()
+    run.dialogue.begin(make_delivery(recipients))
+    run.take_output()
+    run.feed(SAME)
+    if recipients == 1:
+        assert run.endings_of == [L]
+    else:
+        run.feed(OK)
+        assert run.endings_of == [L] * 3
+    assert run.left is not None
+
+
 def test_all_refused_and_354_gets_an_empty_message():
     """If it failed, a message would be handed to a peer that accepted no recipient of it (RFC 2920 §3.1)."""
     run = converse(PIPELINING, [OK + b"550 a\r\n" + GO, b"554 none\r\n"])

@@ -60,6 +60,7 @@ def log_lines(node: Daemon, event: str | None = None) -> list[dict]:
 
 def outcomes(node: Daemon, campaign: str | None = None) -> list[dict]:
     """Give the log's outcome lines, of all campaigns or of one."""
+    time.sleep(0.1)  # the books move at the reply, the log after the commit, and it gathers lines for a moment
     return [line for line in log_lines(node, "outcome") if campaign in (None, line["campaign"])]
 
 

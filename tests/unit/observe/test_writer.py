@@ -105,3 +105,56 @@ def test_a_reader_that_went_away():
     wait_until(lambda: writer.left_out == 2)
     writer.close()
     os.close(out)
+
+
+def test_gathered_lines_go_in_one_write_and_in_order(pipe):
+    """If it failed, each outcome would wake the thread in the middle of the loop's work; or come out of order."""
+    reader, out = pipe
+    writer = LineWriter(out, gather=3600)
+    writer.write(b"the first\n", gather=True)
+    assert os.read(reader, 100) == b"the first\n"  # nothing came before: there is nothing to wait for
+    for number in range(3):
+        writer.write(b"%d\n" % number, gather=True)
+    time.sleep(0.05)
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 100)
+    os.set_blocking(reader, True)
+    writer.write(b"at once\n")
+    assert os.read(reader, 100) == b"0\n1\n2\nat once\n"
+    writer.write(b"last\n", gather=True)
+    writer.close()
+    assert os.read(reader, 100) == b"last\n"
+
+
+def test_gathered_lines_wait_for_a_moment_only(pipe):
+    """If it failed, whoever follows the log of a quiet node would not see what became of a mail until the next one."""
+    reader, out = pipe
+    writer = LineWriter(out, gather=0.05)
+    for _ in range(4):
+        writer.write(b"a line\n", gather=True)
+        assert os.read(reader, 100) == b"a line\n"
+    writer.close()
+
+
+def test_gathering_keeps_half_of_the_room(pipe):
+    """If it failed, lines would be left out that could have been written long before."""
+    reader, out = pipe
+    writer = LineWriter(out, gather=3600, limit=1000)
+    writer.write(b"the first\n")
+    assert os.read(reader, 1000) == b"the first\n"
+    wait_until(lambda: writer._size == 0)
+    for _ in range(6):
+        writer.write(b"x" * 99 + b"\n", gather=True)
+    assert len(os.read(reader, 1000)) == 600
+    writer.close()
+    assert writer.left_out == 0
+
+
+def test_a_gap_is_told_without_a_line_behind_it(pipe):
+    """If it failed, lines would be missing from the log of a node that went quiet, and nothing would say so."""
+    reader, out = pipe
+    writer = LineWriter(out, limit=10, gap_line=lambda count: b"gap %d\n" % count)
+    writer.write(b"far too long\n")
+    assert os.read(reader, 100) == b"gap 1\n"
+    writer.close()
