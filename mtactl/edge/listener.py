@@ -49,15 +49,16 @@ class Listeners:
         sessions = [session for listener in self._listeners for session in listener.sessions]
         for session in sessions:
             session.stop()
-        tasks = [session.task for session in sessions if session.task is not None]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace)
-            for session in sessions:
-                if session.task in late:
+        running = [(session, session.driver) for session in sessions if session.driver is not None]
+        finished = [driver.finished for _, driver in running]
+        if finished:
+            await asyncio.wait(finished, timeout=grace)
+            for session, driver in running:
+                if not driver.finished.done():
                     _log.warning("session_aborted", client=session.peer)
                     session.abort()
-                    session.task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+                    driver.cancel()
+            await asyncio.gather(*finished, return_exceptions=True)
         for listener in self._listeners:
             await listener.wait_closed()
 

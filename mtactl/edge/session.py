@@ -17,6 +17,7 @@ from aiosmtpd.smtp import SMTP
 
 from mtactl.edge.commands import parse_chunk, parse_command
 from mtactl.edge.content import Content
+from mtactl.edge.driver import Driver
 from mtactl.edge.policy import ListenerPolicy
 from mtactl.edge.ports import ReceivedMessage
 from mtactl.edge.received import Trace
@@ -75,6 +76,7 @@ class SMTPSession(SMTP):
         self._receiving = False  # a message's octets, or its commit
         self._stopping = False
         self._over = False
+        self.driver: Driver | None = None  # runs the conversation; None for a client who was turned away
 
     def __dir__(self) -> list[str]:
         """Name the commands only: aiosmtpd looks at all that is named here for each new connection."""
@@ -83,7 +85,7 @@ class SMTPSession(SMTP):
     # -- the protocol's side --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet a client, in a task of its own, or turn it away."""
+        """Greet a client and begin the conversation, or turn it away."""
         self.transport = transport
         self._wire = Wire(transport, self.loop)
         self.session = self._create_session()
@@ -100,7 +102,9 @@ class SMTPSession(SMTP):
             self._wire.close()
             return
         self._may_relay = self._policy.may_relay(self._client)
-        self._handler_coroutine = self.loop.create_task(self._handle_client(), name=f"smtp {self._peer}")
+        driver = self.driver = Driver(self._handle_client(), self.loop)
+        self._wire.on_event = driver.go_on
+        driver.start()
 
     def data_received(self, data: bytes) -> None:
         """Take octets from the transport."""
@@ -130,11 +134,6 @@ class SMTPSession(SMTP):
     def peer(self) -> str:
         """The client as "[address]:port"."""
         return self._peer
-
-    @property
-    def task(self) -> asyncio.Task[None] | None:
-        """The task that serves the client."""
-        return self._handler_coroutine
 
     def stop(self) -> None:
         """End as soon as no message is on its way in: at once (421 4.3.2), or after the reply to it."""

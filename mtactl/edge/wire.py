@@ -8,10 +8,11 @@ serves all waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Callable
 from typing import cast
 
 from mtactl.edge.content import Content
+from mtactl.edge.driver import park
 
 __all__ = ["BareNewline", "ConnectionLost", "LineTooLong", "Wire"]
 
@@ -38,6 +39,7 @@ class Wire:
         "_buffer",
         "_deadline",
         "_eof",
+        "_expired",
         "_held_up",
         "_loop",
         "_lost",
@@ -48,7 +50,8 @@ class Wire:
         "_timer",
         "_timer_at",
         "_transport",
-        "_waiter",
+        "_waiting",
+        "on_event",
     )
 
     def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,7 +65,9 @@ class Wire:
         self._lost = False
         self._paused = False  # we don't read
         self._held_up = False  # the client doesn't
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiting = False
+        self._expired = False
+        self.on_event: Callable[[], None] = _nobody
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -72,8 +77,8 @@ class Wire:
     def feed(self, data: bytes) -> None:
         """Take what the client sent."""
         self._buffer += data
-        if self._waiter is not None:
-            self._wake()
+        if self._waiting:
+            self.on_event()
         elif len(self._buffer) > READ_AHEAD and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -81,7 +86,7 @@ class Wire:
     def feed_eof(self) -> None:
         """Note that the client sends nothing more. What it has sent is still obeyed and answered."""
         self._eof = True
-        self._wake()
+        self.on_event()
 
     def lose(self) -> None:
         """Note that the connection is gone."""
@@ -90,13 +95,13 @@ class Wire:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._wake()
+        self.on_event()
 
     def hold_up(self, held_up: bool) -> None:
         """Note that the transport's buffer is over its high-water mark, or no more."""
         self._held_up = held_up
         if not held_up:
-            self._wake()
+            self.on_event()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -167,18 +172,20 @@ class Wire:
             if content is not None:
                 content.feed_chunk(piece)
 
-    def more(self, timeout: float) -> Awaitable[None]:
+    async def more(self, timeout: float) -> None:  # noqa: ASYNC109
         """Write what is to be written, then wait until the client has sent more."""
-        self.flush()
+        if self._out:
+            self.flush()
         self._deadline = self._loop.time() + timeout
         if self._held_up:
-            return self._drain()  # the caller looks again, and then waits for what comes
+            await self._drain()  # the caller looks again, and then waits for what comes
+            return
         if self._eof or self._lost:
             raise ConnectionLost
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        return self._arm_and_wait()
+        await self._wait()
 
     async def breathe(self, timeout: float) -> None:  # noqa: ASYNC109
         """Let the other connections have their turn, while this one has more to be done."""
@@ -217,20 +224,21 @@ class Wire:
 
     async def _drain(self) -> None:
         while self._held_up and not self._lost:
-            await self._arm_and_wait()
+            await self._wait()
 
-    def _arm_and_wait(self) -> asyncio.Future[None]:
-        """Give the future of the next event: octets, their end, room to write, or the loss of the connection."""
+    async def _wait(self) -> None:
+        """Wait for the next event: octets, their end, room to write, or the loss of the connection."""
         # A deadline mostly moves further away, so the timer is left alone and looks at the deadline when it fires.
         if self._timer is None or self._timer_at > self._deadline:
             self._arm()
-        self._waiter = self._loop.create_future()
-        return self._waiter
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._waiting = True
+        try:
+            await park()
+        finally:
+            self._waiting = False
+        if self._expired:
+            self._expired = False
+            raise TimeoutError
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -240,11 +248,14 @@ class Wire:
 
     def _fire(self) -> None:
         self._timer = None
-        if self._waiter is None:
+        if not self._waiting:
             return
         if self._loop.time() < self._deadline:
             self._arm()
         else:
-            waiter, self._waiter = self._waiter, None
-            if not waiter.done():
-                waiter.set_exception(TimeoutError())
+            self._expired = True
+            self.on_event()
+
+
+def _nobody() -> None:
+    """Go on with nobody: the session was refused."""
