@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from mtactl.message.address import AddressError, Mailbox, parse_mailbox
+from mtactl.message.address import PLAIN_MAILBOX, AddressError, Mailbox, parse_mailbox, plain_mailbox
 from mtactl.message.reply import Reply
 
-__all__ = ["AddressParser", "parse_chunk", "parse_command", "read_mailbox", "split_path"]
+__all__ = [
+    "AddressParser",
+    "parse_chunk",
+    "parse_command",
+    "read_mailbox",
+    "read_plain_mail",
+    "read_plain_rcpt",
+    "split_path",
+]
 
 # aiosmtpd's `_getaddr`: text to address and rest, (None, None) when it can't be read.
 AddressParser = Callable[[str], tuple[str | None, str | None]]
@@ -20,6 +28,9 @@ _WITH_ADDRESSES = frozenset({"MAIL", "RCPT", "VRFY"})
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _PATH = re.compile(r"<(?:@[^<>\s\"\\:]*:)?([^<>\s\"\\]*)>(?: +(.*))?", re.DOTALL)
+# What nearly all senders say of nearly all mail.
+_PLAIN_MAIL = re.compile(rf"FROM:<({PLAIN_MAILBOX})>(?: SIZE=([0-9]{{1,20}}))?")
+_PLAIN_RCPT = re.compile(rf"TO:<({PLAIN_MAILBOX})>")
 _CHUNK = re.compile(r"([0-9]{1,19})( +LAST)?", re.IGNORECASE)
 
 # RFC 3463 has its own codes for the sender's address.
@@ -43,6 +54,24 @@ def parse_command(line: bytes) -> tuple[str, str] | Reply:
     if not text.isascii() and verb not in _WITH_ADDRESSES:
         return _NOT_ASCII
     return verb, argument.strip(" ")
+
+
+def read_plain_mail(argument: str) -> tuple[Mailbox, int | None] | None:
+    """Read a plain argument of MAIL in one step: the reverse-path and SIZE (None: not there).
+
+    None for any other, which `split_path` and what follows it read; of this one they would make the same.
+    """
+    found = _PLAIN_MAIL.fullmatch(argument)
+    if found is None:
+        return None
+    mailbox = plain_mailbox(found[1], found[2], found[3])
+    return None if mailbox is None else (mailbox, None if found[4] is None else int(found[4]))
+
+
+def read_plain_rcpt(argument: str) -> Mailbox | None:
+    """Read a plain argument of RCPT in one step; None for any other."""
+    found = _PLAIN_RCPT.fullmatch(argument)
+    return None if found is None else plain_mailbox(found[1], found[2], found[3])
 
 
 def split_path(keyword: str, argument: str, parse_address: AddressParser) -> tuple[str, str] | None:

@@ -9,13 +9,21 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import Struct
+
 from mtactl.message.reply import Reply
 
-__all__ = ["MailParameters", "RcptParameters", "parse_mail_parameters", "parse_rcpt_parameters"]
+__all__ = [
+    "PLAIN_MAIL",
+    "PLAIN_RCPT",
+    "MailParameters",
+    "RcptParameters",
+    "parse_mail_parameters",
+    "parse_rcpt_parameters",
+]
 
 MAX_ENVID = 100  # characters, RFC 3461 §4.4
 MAX_ORCPT = 500  # characters, RFC 3461 §4.2
@@ -33,8 +41,7 @@ _UTF8_ADDRESS = re.compile(r"(?:[!-*,-<>-\[\]-~\u00a1-\U0010ffff]|\+[2-7][0-9A-F
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MailParameters:
+class MailParameters(Struct, frozen=True, kw_only=True, gc=False):
     """What MAIL said. `size` is in octets as declared; `hold_until` in µs since the epoch."""
 
     size: int = 0
@@ -45,22 +52,21 @@ class MailParameters:
     hold_until: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RcptParameters:
+class RcptParameters(Struct, frozen=True, kw_only=True, gc=False):
     """What RCPT said: NOTIFY in capitals, ORCPT as it came."""
 
     notify: str | None = None
     orcpt: str | None = None
 
 
-_PLAIN_MAIL = MailParameters()
-_PLAIN_RCPT = RcptParameters()
+PLAIN_MAIL = MailParameters()
+PLAIN_RCPT = RcptParameters()
 
 
 def parse_mail_parameters(text: str, *, now: int, max_hold: int) -> MailParameters | Reply:
     """Read the parameters of MAIL. `now` is µs since the epoch, `max_hold` the longest hold in seconds."""
     if not text:
-        return _PLAIN_MAIL
+        return PLAIN_MAIL
     given = _split(text, "MAIL")
     if isinstance(given, Reply):
         return given
@@ -82,7 +88,7 @@ def parse_mail_parameters(text: str, *, now: int, max_hold: int) -> MailParamete
 def parse_rcpt_parameters(text: str, *, smtputf8: bool) -> RcptParameters | Reply:
     """Read the parameters of RCPT. `smtputf8` says whether MAIL had that parameter."""
     if not text:
-        return _PLAIN_RCPT
+        return PLAIN_RCPT
     given = _split(text, "RCPT")
     if isinstance(given, Reply):
         return given

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mtactl.message.reply import Reply
 
 __all__ = ["Intake", "ReceivedMessage", "ReceivedRecipient"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedRecipient:
+class ReceivedRecipient(Struct, frozen=True, kw_only=True, gc=False):
     """One accepted RCPT TO. The domain's letters are in lower case, in A-label form (RFC 5891)."""
 
     address: str
@@ -21,8 +21,7 @@ class ReceivedRecipient:
     orcpt: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedMessage:
+class ReceivedMessage(Struct, frozen=True, kw_only=True, gc=False):
     """A message received whole, not yet durable. `campaign` is "" for none, and was checked for its form.
 
     `body` pieces joined are the message in wire form (the Received: field first; dot-stuffed; ending in CRLF.CRLF).

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from mtactl.edge.commands import AddressParser, read_mailbox, split_path
+from mtactl.edge.commands import AddressParser, read_mailbox, read_plain_mail, read_plain_rcpt, split_path
 from mtactl.edge.content import Content
-from mtactl.edge.parameters import MailParameters, parse_mail_parameters, parse_rcpt_parameters
+from mtactl.edge.parameters import (
+    PLAIN_MAIL,
+    PLAIN_RCPT,
+    MailParameters,
+    RcptParameters,
+    parse_mail_parameters,
+    parse_rcpt_parameters,
+)
 from mtactl.edge.policy import ListenerPolicy
 from mtactl.edge.ports import ReceivedMessage, ReceivedRecipient
 from mtactl.edge.received import Trace
+from mtactl.message.address import Mailbox
 from mtactl.message.reply import Reply
 
 __all__ = ["NO_RECIPIENTS", "NO_TRANSACTION", "Transaction"]
@@ -39,6 +47,11 @@ class Transaction:
         cls, argument: str, policy: ListenerPolicy, parse_address: AddressParser, *, extended: bool
     ) -> Transaction | Reply:
         """Begin one by the argument of MAIL, or refuse it."""
+        plain = read_plain_mail(argument)
+        if plain is not None and (plain[1] is None or extended):
+            sender, size = plain
+            said = PLAIN_MAIL if size is None else MailParameters(size=size)
+            return cls._begin(policy, parse_address, sender.address, said)
         path = split_path("FROM:", argument, parse_address)
         if path is None:
             return Reply(501, "5.5.4", "the syntax is MAIL FROM:<address>")
@@ -54,6 +67,12 @@ class Transaction:
             if isinstance(mailbox, Reply):
                 return mailbox
             reverse_path = mailbox.address
+        return cls._begin(policy, parse_address, reverse_path, parameters)
+
+    @classmethod
+    def _begin(
+        cls, policy: ListenerPolicy, parse_address: AddressParser, reverse_path: str, parameters: MailParameters
+    ) -> Transaction | Reply:
         if parameters.size > policy.settings.max_message_size:
             return policy.too_large
         if not policy.budget.has_room(parameters.size):
@@ -62,6 +81,9 @@ class Transaction:
 
     def add_recipient(self, argument: str, *, extended: bool) -> Reply | None:
         """Add a recipient by the argument of RCPT, or refuse it."""
+        plain = read_plain_rcpt(argument)
+        if plain is not None:
+            return self._add(plain, PLAIN_RCPT)
         path = split_path("TO:", argument, self._parse_address)
         if path is None:
             return Reply(501, "5.5.4", "the syntax is RCPT TO:<address>")
@@ -75,8 +97,9 @@ class Transaction:
         if text.lower() == "postmaster":
             text = f"{text}@{self._policy.hostname}"  # RFC 5321 §4.5.1
         mailbox = read_mailbox(text, sender=False, smtputf8=smtputf8)
-        if isinstance(mailbox, Reply):
-            return mailbox
+        return mailbox if isinstance(mailbox, Reply) else self._add(mailbox, parameters)
+
+    def _add(self, mailbox: Mailbox, parameters: RcptParameters) -> Reply | None:
         if len(self.recipients) >= self._policy.settings.max_recipients:
             return Reply(452, "4.5.3", f"at most {self._policy.settings.max_recipients} recipients a message")
         self.recipients.append(

@@ -8,12 +8,21 @@ looked at more slowly.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 import idna
+from msgspec import Struct
 
-__all__ = ["MAX_LOCAL_PART", "MAX_PATH", "AddressError", "Mailbox", "parse_domain", "parse_mailbox"]
+__all__ = [
+    "MAX_LOCAL_PART",
+    "MAX_PATH",
+    "PLAIN_MAILBOX",
+    "AddressError",
+    "Mailbox",
+    "parse_domain",
+    "parse_mailbox",
+    "plain_mailbox",
+]
 
 MAX_LOCAL_PART = 64  # octets, RFC 5321 §4.5.3.1.1
 MAX_DOMAIN = 253  # octets without the root's dot; RFC 5321 §4.5.3.1.2 says 255 of the form with lengths (RFC 1035)
@@ -21,7 +30,8 @@ MAX_PATH = 256  # octets, the angle brackets included: RFC 5321 §4.5.3.1.3
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
-_PLAIN = re.compile(rf"([{_ATEXT}]+(?:\.[{_ATEXT}]+)*)@({_LABEL}(?:\.{_LABEL})*)")
+PLAIN_MAILBOX = rf"([{_ATEXT}]+(?:\.[{_ATEXT}]+)*)@({_LABEL}(?:\.{_LABEL})*)"  # local part and domain are its groups
+_PLAIN = re.compile(PLAIN_MAILBOX)
 _LOCAL = re.compile(
     rf"[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*"
     r'|"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'
@@ -41,8 +51,7 @@ class AddressError(ValueError):
         self.what = what
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mailbox:
+class Mailbox(Struct, frozen=True, kw_only=True, gc=False):
     """A mailbox. `address` is what is written on the wire; its domain is in A-label form where it had U-labels.
 
     `domain` is in lower case; an address literal keeps its brackets.
@@ -59,12 +68,16 @@ class Mailbox:
 
 def parse_mailbox(text: str) -> Mailbox:
     """Read `local-part@domain`, without angle brackets. Raises AddressError (status x.1.3, or x.1.2 for the domain)."""
-    plain = _PLAIN.fullmatch(text)
-    if plain is not None:
-        local, domain = plain.groups()
-        if len(local) <= MAX_LOCAL_PART and len(domain) <= MAX_DOMAIN and len(text) <= MAX_PATH - 2:
-            return Mailbox(address=text, domain=domain.lower())
-    return _parse_slowly(text)
+    found = _PLAIN.fullmatch(text)
+    plain = None if found is None else plain_mailbox(text, found[1], found[2])
+    return _parse_slowly(text) if plain is None else plain
+
+
+def plain_mailbox(text: str, local: str, domain: str) -> Mailbox | None:
+    """Give the mailbox that PLAIN_MAILBOX has found, with its two groups, or None if a part of it is too long."""
+    if len(local) > MAX_LOCAL_PART or len(domain) > MAX_DOMAIN or len(text) > MAX_PATH - 2:
+        return None
+    return Mailbox(address=text, domain=domain.lower())
 
 
 def parse_domain(text: str) -> str:

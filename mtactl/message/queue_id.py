@@ -5,17 +5,18 @@ from __future__ import annotations
 __all__ = ["decode", "encode"]
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 _VALUE = {digit: value for value, digit in enumerate(_DIGITS)}
 
 
 def encode(message_id: int) -> str:
     """Give the queue id of a message's number (positive, below 2**63)."""
-    digits = []
+    text = ""
     rest = message_id
     while rest:
-        rest, digit = divmod(rest, 32)
-        digits.append(_DIGITS[digit])
-    return "".join(reversed(digits)).rjust(10, "0")
+        text = _PAIRS[rest & 0x3FF] + text
+        rest >>= 10
+    return text.lstrip("0").rjust(10, "0")
 
 
 def decode(text: str) -> int:
