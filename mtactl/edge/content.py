@@ -12,6 +12,7 @@ from mtactl.message.reply import Reply
 __all__ = ["Content", "MemoryBudget"]
 
 END = b"\r\n.\r\n"
+_LOOK = 16 << 10  # octets that may wait to be checked: a pass over many costs less than a pass over each few
 
 _BARE = Reply(550, "5.6.0", "a bare CR or LF in the message: lines end in CRLF (RFC 5321 section 2.3.8)")
 _TOO_LARGE = Reply(552, "5.3.4", "the message is larger than the maximum")
@@ -99,12 +100,13 @@ class Content:
         body += piece
         found = body.find(END, search_from)
         if found < 0:
-            self._check(self._safe_stop())
+            few = self.problem is None and len(body) - self._checked < _LOOK
+            self._judge(self._hold() if few else self._find_problem(self._safe_stop(), last=False))
             return None
         end = found + len(END)
         rest = body[end:]
         del body[end:]
-        self._check(end, last=True)
+        self._judge(self._find_problem(end, last=True))
         return rest
 
     def feed_chunk(self, piece: bytes | bytearray) -> None:
@@ -143,20 +145,23 @@ class Content:
             stuffed = region.replace(b"\r\n.", b"\r\n..")
             self.body[self._checked : stop] = stuffed
             stop += len(stuffed) - len(region)
-        self._check(stop)
+        self._judge(self._find_problem(stop, last=False))
 
-    def _check(self, stop: int, *, last: bool = False) -> None:
+    def _judge(self, problem: Reply | None) -> None:
         if self.problem is None:
-            self.problem = self._find_problem(stop, last=last)
+            self.problem = problem
         if self.problem is not None:
             self.release()
             del self.body[:-4]  # as much as the end may have begun in
 
     def _find_problem(self, stop: int, *, last: bool) -> Reply | None:
+        if self.problem is not None:
+            return None
         body = self.body
         region = body[self._checked : stop]
-        # Every CR and every LF is in a pair: two quick passes over the octets.
-        if len(region) - len(region.translate(None, b"\r\n")) != 2 * region.count(b"\r\n"):
+        # Every CR and every LF is in a pair: without the pairs there is none.
+        left = region.replace(b"\r\n", b"")
+        if b"\r" in left or b"\n" in left:
             return _BARE
         if not self._eight_bit and not region.isascii():
             self._eight_bit = True
@@ -165,9 +170,14 @@ class Content:
             return _TOO_LARGE
         if not self._lines_fit(stop):
             return Reply(550, "5.6.0", f"a line is longer than {self._max_line} octets (RFC 5321 section 4.5.3.1.6)")
-        if not self._budget.take(len(body) - self._held):
+        return self._hold()
+
+    def _hold(self) -> Reply | None:
+        """Account for the memory that the message takes now."""
+        octets = len(self.body)
+        if not self._budget.take(octets - self._held):
             return _NO_MEMORY
-        self._held = len(body)
+        self._held = octets
         return None
 
     def _size_fits(self, stop: int, line_end: int) -> bool:

@@ -37,6 +37,8 @@ class Wire:
 
     __slots__ = (
         "_buffer",
+        "_content",
+        "_content_timeout",
         "_deadline",
         "_eof",
         "_expired",
@@ -46,6 +48,7 @@ class Wire:
         "_out",
         "_overlong",
         "_paused",
+        "_rest",
         "_scanned",
         "_timer",
         "_timer_at",
@@ -60,6 +63,9 @@ class Wire:
         self._buffer = bytearray()
         self._scanned = 0  # no LF before this
         self._overlong = False
+        self._content: Content | None = None  # that takes what comes, up to its end
+        self._content_timeout = 0.0
+        self._rest: bytes | bytearray | None = None  # what came behind that
         self._out: list[bytes] = []
         self._eof = False
         self._lost = False
@@ -76,6 +82,13 @@ class Wire:
 
     def feed(self, data: bytes) -> None:
         """Take what the client sent."""
+        if self._content is not None and self._waiting and not self._held_up:
+            self._rest = self._content.feed_data(data)
+            if self._rest is None:
+                self._deadline = self._loop.time() + self._content_timeout
+            else:
+                self.on_event()
+            return
         self._buffer += data
         if self._waiting:
             self.on_event()
@@ -143,12 +156,18 @@ class Wire:
 
     async def receive_data(self, content: Content, timeout: float) -> None:  # noqa: ASYNC109 - the timer is the wire's
         """Feed a message that comes by DATA, to its end. `timeout` is for each block."""
-        rest = None
-        while rest is None:
-            if self._buffer:
-                rest = content.feed_data(self.take())
-            else:
+        rest: bytes | bytearray | None = None
+        if self._buffer:
+            rest = content.feed_data(self.take())
+        self._content, self._content_timeout = content, timeout
+        try:
+            while rest is None:
                 await self.more(timeout)
+                rest, self._rest = self._rest, None
+                if rest is None and self._buffer:  # it came while the client did not read our replies
+                    rest = content.feed_data(self.take())
+        finally:
+            self._content = None
         if rest:
             self._buffer[:0] = rest
 
