@@ -37,7 +37,7 @@ __all__ = ["Dispatcher"]
 _TIDY = 60.0  # seconds
 
 # In a turn of the loop: a millisecond or two. A halt takes some five turns from the connection to the answer.
-_TRANSACTIONS_A_TURN = 4
+_TRANSACTIONS_A_TURN = 6
 _CONNECTIONS_A_TURN = 1
 
 _log = structlog.get_logger("dispatcher")
