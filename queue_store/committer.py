@@ -3,6 +3,7 @@
 Whatever gathered while the last commit ran is the next batch. Claims, and chunked walks (drops, promotions, expiry),
 let all else go first: what came in, what went out and above all a halt never wait for more than the batch under way and
 the mail before them. Behind each batch comes a commit of claims or of a chunk of a walk, in turn and each in order.
+What a drop left behind is copied together likewise, as if it were the last walk.
 After a chunk the store rests from walks in proportion to the CPU that it took, unless there is nothing else to do. So
 neither can starve the other, however slow the disk or busy the loop.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -78,8 +80,8 @@ class Committer:
         self._operations: queue.SimpleQueue[Operation] = queue.SimpleQueue()
         self._stalled: list[Operation] = []
         self._claims: deque[Operation] = deque()
-        self._walks: deque[Operation] = deque()
-        self._next_walk = 0.0  # time.monotonic
+        self._walks: deque[Walk] = deque()
+        self._rested = 0.0  # time.monotonic: when walks may go on
         self._walked = False  # the last time that there were claims or walks to do
         self._has_worked = False  # since the last walk
         self._failure: StoreFailed | None = None
@@ -115,30 +117,39 @@ class Committer:
             if closing is None:
                 followed = self._follow()
                 if not (batch or followed) or self._upkeep.overdue():
-                    self._keep_up()
+                    self._keep_up(self._upkeep.step)
         self._finish(closing)
 
     def _follow(self) -> bool:
         """Do some claims, or a chunk of a walk if it is its time: whichever was not done last. Give whether any was."""
         if self._stalled:
             return False
-        if self._claims and (self._walked or not self._is_time_to_walk()):
+        may_walk = self._until_walk() <= 0.0
+        if self._claims and (self._walked or not may_walk):
             self._walked = False
             self._has_worked = True
             self._commit_or_fail(self._next_claims())
             return True
-        if not self._is_time_to_walk():
+        if not may_walk:
             return False
         began = time.thread_time()
-        self._commit_or_fail([self._walks.popleft()])
+        if self._walks:
+            walk = self._walks.popleft()
+            self._commit_or_fail([walk])
+            if walk.essential:  # a drop
+                self._upkeep.note_dropped()
+        else:
+            self._keep_up(self._upkeep.compact)
         self._walked = True
         rest = (time.thread_time() - began) * _WALK_REST if self._has_worked else 0.0
-        self._next_walk = time.monotonic() + rest
+        self._rested = time.monotonic() + rest
         self._has_worked = False
         return True
 
-    def _is_time_to_walk(self) -> bool:
-        return bool(self._walks) and time.monotonic() >= self._next_walk
+    def _until_walk(self) -> float:
+        """Give the seconds until a walk, or else what follows a drop, may go on; infinity when there is none."""
+        at = self._rested if self._walks else max(self._rested, self._upkeep.compact_at)
+        return at - time.monotonic()
 
     def _next_claims(self) -> Sequence[Operation]:
         claims: list[Operation] = []
@@ -161,8 +172,8 @@ class Committer:
         """Wait for operations; give those that are there, up to a batch, and Close if it has come."""
         batch, self._stalled = self._stalled, []
         timeout = _STALL if batch else 0.0 if self._claims else _IDLE if self._upkeep.wanted() else _REST
-        if self._walks:
-            timeout = min(timeout, max(0.0, self._next_walk - time.monotonic()))
+        if not batch:
+            timeout = min(timeout, max(0.0, self._until_walk()))
         closing = self._take(batch, timeout)
         if closing is not None:
             batch += [*self._claims, *self._walks]
@@ -289,11 +300,12 @@ class Committer:
             left.append(operation)
         return left
 
-    def _keep_up(self) -> None:
+    def _keep_up(self, step: Callable[[], None]) -> None:
         if self._failure is not None:
+            self._upkeep.compact_at = math.inf
             return
         try:
-            self._upkeep.step()
+            step()
         except (apsw.FullError, StoreFull):
             self._upkeep.put_off()
         except (apsw.Error, OSError) as error:

@@ -8,6 +8,7 @@ index for the new one (QueueStore.load_body).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +32,10 @@ _FREE_SHARE = 8  # one in so many pages free is many
 _PAGES_IN_STEP = 2048
 _COPY_LEAST = 1 << 20  # bytes: a smaller segment is left to die by itself
 _COPY_LIVING = 4  # one in so many bytes living is mostly dead
-_COPY_MESSAGES = 256  # in a step
+_COPY_LIVING_AFTER_DROP = 1.6  # a halt's space is to come back, though what it left in between is more than it took
+_AFTER_DROP = 600.0  # seconds
+_BEHIND_DROP = 0.1  # seconds without a further chunk of a drop
+_COPY_MESSAGES = 500  # in a step: some 15 ms
 _COPY_BYTES = 4 << 20  # in a step
 _COPY_LOOK = 20_000  # messages looked at in a step
 
@@ -49,11 +53,23 @@ class Upkeep:
         self._busy = False  # the last step left something to do
         self._unreadable: set[int] = set()  # segments that can't be copied to the end
         self._copied: tuple[int, int] = (0, 0)  # the segment being copied, and the message up to which it is
+        self._dropped_until = 0.0
+        self.compact_at = math.inf  # time.monotonic: when what drops left is to be copied together
         index.db.set_wal_hook(self._on_log)
 
     def note_sealed(self) -> None:
         """Hear that a segment was sealed: it may be dead already."""
         self._next_look = 0.0
+
+    def note_dropped(self) -> None:
+        """Hear that much was dropped at once."""
+        now = time.monotonic()
+        self._dropped_until = now + _AFTER_DROP
+        self.compact_at = now + _BEHIND_DROP
+
+    def compact(self) -> None:
+        """Give back some of what a drop has left. Raises apsw.Error, StoreError, OSError."""
+        self.compact_at = 0.0 if self._reclaim() or self._copy_forward() else math.inf
 
     def wanted(self) -> bool:
         """Whether a step would do something now."""
@@ -68,6 +84,7 @@ class Upkeep:
         """Let it be for a while: the disk is full."""
         self._last = time.monotonic()
         self._next_look = self._last + _PUT_OFF
+        self.compact_at = math.inf
         self._busy = False
 
     def relieve(self) -> bool:
@@ -117,11 +134,12 @@ class Upkeep:
     def _copy_forward(self) -> bool:
         """Append some living messages of a mostly dead segment anew."""
         index, segments = self._index, self._segments
+        living = _COPY_LIVING_AFTER_DROP if time.monotonic() < self._dropped_until else _COPY_LIVING
         row = index.db.execute(
             "SELECT id, first_message, last_message FROM segments WHERE id < ? AND length >= ? AND live_messages > 0"
-            f" AND live_bytes * {_COPY_LIVING} < length AND id NOT IN (SELECT value FROM json_each(?))"
+            " AND live_bytes * ? < length AND id NOT IN (SELECT value FROM json_each(?))"
             " ORDER BY live_bytes LIMIT 1",
-            (segments.active, _COPY_LEAST, as_json(list(self._unreadable))),
+            (segments.active, _COPY_LEAST, living, as_json(list(self._unreadable))),
         ).fetchone()
         if row is None:
             return False
@@ -149,7 +167,7 @@ class Upkeep:
         """Copy messages until a step is full; give how many were looked at."""
         index, segments = self._index, self._segments
         active, length = segments.active, segments.length(segments.active)
-        moved: list[tuple[int, int, int, int]] = []
+        bodies: list[tuple[int, tuple[bytes]]] = []
         octets = looked = 0
         try:
             with index.transaction():
@@ -158,14 +176,14 @@ class Upkeep:
                         break
                     looked += 1
                     try:
-                        body = segments.read(segment, offset, size, message_id)
+                        bodies.append((message_id, (segments.read(segment, offset, size, message_id),)))
                     except StoreCorrupt:  # it stays where it is, and whoever is to send it learns of it
                         continue
-                    moved.append((message_id, *segments.append(message_id, (body,))))
                     octets += size
-                if moved:
+                if bodies:
+                    places = segments.append_all(bodies)
                     segments.sync()
-                    self._point(segment, moved)
+                    self._point(segment, [(body[0], *place) for body, place in zip(bodies, places, strict=True)])
         except BaseException:
             segments.rollback(length)
             raise
@@ -173,11 +191,11 @@ class Upkeep:
             segments.seal_if_full()
         return looked
 
-    def _point(self, segment: int, moved: Sequence[tuple[int, int, int, int]]) -> None:
-        """Have the index say that the messages are in the active segment."""
+    def _point(self, segment: int, moved: Sequence[tuple[int, int, int]]) -> None:
+        """Have the index say where in the active segment messages are: by id, the offset and the size in octets."""
         index = self._index
         active = self._segments.active
-        octets = sum(size for _, _, _, size in moved)
+        octets = sum(size for _, _, size in moved)
         rows = BatchRows()
         rows.fill(active, self._segments.length(active), octets, [message_id for message_id, *_ in moved])
         index.write(rows)
@@ -186,7 +204,7 @@ class Upkeep:
             (len(moved), octets, segment),
         )
         index.db.execute(
-            "UPDATE messages SET segment = ?, offset = d.value ->> 2 FROM json_each(?) AS d"
+            "UPDATE messages SET segment = ?, offset = d.value ->> 1 FROM json_each(?) AS d"
             " WHERE messages.id = (d.value ->> 0)",
             (active, as_json(moved)),
         )

@@ -71,6 +71,29 @@ async def test_segments_without_living_messages_are_unlinked(tmp_path: Path) -> 
     await store.close()
 
 
+async def test_a_drop_of_what_lay_between_other_mail_gives_its_space_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A halted campaign that came in together with others would keep its space until the last of those is delivered."""
+    monkeypatch.setattr(upkeep, "_COPY_LEAST", 1)
+    store = await QueueStore.open(tmp_path, reserve=0, segment_size=SEGMENT)
+    kept: list[Message] = []
+    for at in range(0, 800, 4):
+        await append_many(store, "big", 2, at)
+        kept += await append_many(store, "other", 2, at + 2)
+    before = segment_bytes(tmp_path)
+    await store.record_halt(HaltRequest(campaign="big", closed_at=1, in_flight=0))
+    queued = await store.queue(QueueFilter(campaign="big"), limit=1000)
+    await store.unclaim([("big", row.recipient.id) for row in queued])
+    while (await store.drop_campaign("big")).more:
+        pass
+    await reach(lambda: segment_bytes(tmp_path) < before * 0.65)
+    check_books(tmp_path)
+    for number, message in enumerate(kept):
+        assert await store.load_body(message) == numbered_body(number // 2 * 4 + number % 2 + 2)
+    await store.close()
+
+
 async def test_a_mostly_dead_segment_is_copied_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One deferred message would keep 64 MiB of dead ones on the disk for days; or a window's claim would not find its
     body any more once it was copied.
