@@ -90,7 +90,7 @@ class Wire:
                 self.on_event()
             return
         self._buffer += data
-        if self._waiting:
+        if self._waiting and not self._held_up:
             self.on_event()
         elif len(self._buffer) > READ_AHEAD and not self._paused:
             self._paused = True

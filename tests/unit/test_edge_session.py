@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +96,46 @@ def test_any_cutting_is_the_same(cuts):
     said, _, messages = asyncio.run(drive([piece for piece in pieces if piece]))
     assert said == WHOLE[0]
     assert messages == WHOLE[2]
+
+
+BEGIN = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\n"
+LINE = b"x" * 58 + b"\r\n"
+LINES = 4000  # of 60 octets
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "after", "replies"),
+    [
+        (b"", b"NOOP" + b" " * 54 + b"\r\n", b"", LINES),
+        (BEGIN + b"DATA\r\n\r\n", LINE, b".\r\n", 1),
+        (BEGIN + b"BDAT %d LAST\r\n\r\n" % (LINES * len(LINE) + 2), LINE, b"", 1),
+    ],
+)
+@pytest.mark.parametrize("looks", [False, True])
+async def test_flood_while_replies_wait_is_left_in_the_socket(before, line, after, replies, looks):
+    """If this fails, a client that sends and never reads fills the memory, and no budget counts it."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    session = SMTPSession(make_policy(MemoryIntake()), loop, opened=lambda _: None, closed=lambda _: ended.set())
+    transport = MemoryTransport()
+    session.connection_made(transport)
+    session.data_received(b"EHLO client.test\r\n" + before)
+    said = len(transport.written)
+    session.pause_writing()  # asyncio's transport says so within the write, uvloop's when the session waits already
+    if looks:
+        session.data_received(line)
+    sent = int(looks)
+    while transport.reading and sent < LINES:
+        session.data_received(line)
+        sent += 1
+    assert sent < LINES
+    assert len(transport.written) == said
+    session.resume_writing()
+    session.data_received(line * (LINES - sent) + after)
+    async with asyncio.timeout(10):
+        while b"".join(transport.written[said:]).count(b"\r\n250 ") < replies - 1 or len(transport.written) == said:
+            await asyncio.sleep(0)
+    assert b"".join(transport.written[said:]).startswith(b"250 2.0.0 Ok")
+    assert transport.reading
+    session.connection_lost(None)
+    await ended.wait()

@@ -162,6 +162,7 @@ class MemoryTransport(asyncio.Transport):
         super().__init__(extra={"peername": ("127.0.0.1", 4711)})
         self.written = []
         self.closed = False
+        self.reading = True
 
     def write(self, data):
         self.written.append(bytes(data))
@@ -175,6 +176,7 @@ class MemoryTransport(asyncio.Transport):
     abort = close
 
     def pause_reading(self):
-        pass
+        self.reading = False
 
-    resume_reading = pause_reading
+    def resume_reading(self):
+        self.reading = True
