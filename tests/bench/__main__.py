@@ -1,28 +1,42 @@
 """`make bench`: mtactl against Postfix on this machine, in this minute, and what a halt costs.
 
-Prints figures and ratios, asserts nothing. The other benchmarks measure one room each: `python -m tests.bench.edge`,
-`.relay` and `.store`.
+Prints figures, ratios and which goals they reach, and asserts nothing. The other benchmarks measure one room each:
+`python -m tests.bench.edge`, `.relay` and `.store`, and `make bench-micro`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import os
-import platform
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.bench.halting import HaltFigures, measure_halts
-from tests.bench.load import missing_programs
-from tests.bench.postfix import NoPostfix, Postfix
-from tests.bench.throughput import PARTS, Figures, compare
-from tests.conftest import add_to_path
+from tests.bench.figures import Figure, Tell
+from tests.bench.machine import describe_machine, name_machine
+from tests.bench.pictures import draw_pictures
+from tests.bench.results import CaseResult, Results, load_results, save_results
+from tests.bench.table import table_lines
+from tests.conftest import SYSTEM_FOLDERS, add_to_path
 
-RESULTS = Path(__file__).parents[2] / "var" / "bench.json"
-SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "var" / "bench.json"
+PUBLISHED = ROOT / "docs" / "bench" / "results.json"
+
+# The cases in the order in which they run: module, and what is measured.
+CASES: Mapping[str, tuple[str, str]] = {
+    "rates": ("throughput", "messages a second and CPU a message: in, out, end to end, beside Postfix"),
+    "halts": ("halting", "time to the answer and to the end, idle and at full load; what the others pay"),
+    "postfix_halt": ("postfix_halt", "the same stop on Postfix: postqueue | jq | postsuper"),
+    "memory": ("memory", "memory of the process against the number queued"),
+    "startup": ("startup", "from exec to the first delivery, with mail queued"),
+    "slow_peers": ("slow_peers", "thousands of connections to peers that take their time"),
+    "growth": ("growth", "CPU a message as campaigns and domains grow"),
+}
 
 
 def tell(text: str) -> None:
@@ -30,91 +44,115 @@ def tell(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def show_rates(figures: dict[str, Figures], alone: dict[str, float]) -> None:
-    """Print messages a second, and how many times those of the last server mtactl does."""
-    names = list(figures)
-    print(f"{'messages a second':24}" + "".join(f"{name:>18}" for name in names) + ("     ratio" if names[1:] else ""))
-    for part in PARTS:
-        cells = "".join(f"{figures[name].median(part):18,.0f}" for name in names)
-        ratio = f"{figures['mtactl'].median(part) / figures[names[-1]].median(part):9.1f}x" if names[1:] else ""
-        print(f"{part:24}{cells}{ratio}")
-    for what, rate in alone.items():
-        print(f"{what:24}{rate:18,.0f}")
+def run_case(name: str, scale: float, tell: Tell) -> CaseResult:
+    """Run one case; what it measured before it failed is kept."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    result = CaseResult(at=at, scale=scale, load=round(os.getloadavg()[0], 2))
+    began = time.monotonic()
+    try:
+        module = importlib.import_module(f"tests.bench.{CASES[name][0]}")
+        for figure in module.measure(scale, tell):
+            result.figures.append(figure)
+    except Exception as error:
+        traceback.print_exc()
+        result.failed = f"{type(error).__name__}: {error}".splitlines()[0]
+    result.seconds = round(time.monotonic() - began, 1)
+    return result
 
 
-def show_halts(figures: HaltFigures) -> None:
-    """Print latencies, what began after the answer, and what the others paid."""
-    ratio = figures.flow_during / figures.flow_before if figures.flow_before else 0.0
-    print(f"halt of {figures.queued:,} queued, {figures.in_flight} in flight: answered in {figures.large:.1f} ms")
-    print(f"  completed, all dropped, after {figures.completed:.1f} s")
-    longest = max(figures.small)
-    print(f"{len(figures.small)} halts of small campaigns: median {figures.median:.1f} ms, longest {longest:.1f} ms")
-    print(f"began after the answer, and not counted in flight: {len(figures.leaked)}")
-    for sentence in figures.leaked[:10]:
-        print(f"  {sentence}")
-    print(
-        f"other mail: {figures.flow_before:,.0f}/s before, {figures.flow_during:,.0f}/s while the queue was dropped"
-        f" ({ratio:.0%})"
-    )
+def run_cases(names: list[str], scale: float, results: Results, *, done: Callable[[], None]) -> list[str]:
+    """Run one after the other, `done` after each; give the names of those that failed."""
+    failed = []
+    for name in names:
+        tell(f"{name}: {CASES[name][1]}")
+        result = run_case(name, scale, tell)
+        if result.failed is not None:
+            failed.append(name)
+            tell(f"{name} failed: {result.failed}")
+        results.cases[name] = result
+        done()
+    return failed
 
 
-def parse_arguments() -> argparse.Namespace:
+def show(results: Results, names: list[str]) -> None:
+    """Print the table of these cases."""
+    shown: list[tuple[str, list[Figure]]] = [(name, results.cases[name].figures) for name in names]
+    for line in table_lines(shown):
+        print(line)
+    for name in names:
+        case = results.cases[name]
+        if case.failed is not None:
+            print(f"{name} FAILED: {case.failed}"[:120])
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Draw the pictures, or say why not."""
+    try:
+        drawn = draw_pictures(results, folder)
+    except ImportError as error:
+        print(f"No pictures: {error}; pip install --group bench", file=sys.stderr)
+        return
+    for path in drawn:
+        print(f"picture: {path}")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="make bench", description="mtactl against Postfix, and what a halt costs.")
-    parser.add_argument("--messages", type=int, default=5_000, help="of each part of a round (5000)")
-    parser.add_argument("--size", type=int, default=10_240, help="octets of a message (10240)")
-    parser.add_argument("--rounds", type=int, default=3, help="the median is shown (3)")
-    parser.add_argument("--queued", type=int, default=200_000, help="of the campaign that is halted (200000)")
-    parser.add_argument("--halts", type=int, default=20, help="of small campaigns (20)")
-    parser.add_argument("--quick", action="store_true", help="a look, not a measurement: one round, a tenth of all")
-    parser.add_argument("--only", choices=("rates", "halts"), help="one of the two parts")
-    parser.add_argument("--json", type=Path, default=RESULTS, help=f"where the figures go ({RESULTS})")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.messages //= 5
-        arguments.rounds = 1
-        arguments.queued //= 10
-        arguments.halts //= 4
-    return arguments
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", action="append", choices=CASES, metavar="CASE", help="this case; may be repeated")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the sizes that the goals speak of (1.0)")
+    parser.add_argument("--json", type=Path, help=f"where the figures go ({RESULTS.relative_to(ROOT)})")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help=f"put figures and pictures into {PUBLISHED.parent.relative_to(ROOT)}; cases not run keep theirs",
+    )
+    parser.add_argument(
+        "--draw", type=Path, metavar="FILE", help="draw the pictures beside these figures, measure nothing"
+    )
+    parser.add_argument("--list", action="store_true", help="list the cases")
+    read = parser.parse_args(arguments)
+    if read.scale <= 0:
+        parser.error("--scale must be above 0")
+    return read
 
 
-def main() -> int:
+def open_results(arguments: argparse.Namespace) -> tuple[Results, Path]:
+    """Describe the machine; published figures of the same machine are kept."""
+    results = Results(describe_machine())
+    path: Path = arguments.json or (PUBLISHED if arguments.publish else RESULTS)
+    if arguments.publish and path.exists():
+        earlier = load_results(path)
+        if results.same_machine(earlier):
+            results.add_missing(earlier)
+        else:
+            tell(f"{path} is of another machine, and is replaced")
+    return results, path
+
+
+def main(given: list[str] | None = None) -> int:
     """Measure, print, and keep the figures."""
+    arguments = parse_arguments(given)
+    if arguments.list:
+        for name, (_, about) in CASES.items():
+            print(f"{name:14}{about}")
+        return 0
+    if arguments.draw is not None:
+        draw(load_results(arguments.draw), arguments.draw.parent)
+        return 0
     add_to_path(SYSTEM_FOLDERS)
-    arguments = parse_arguments()
-    if missing := missing_programs():
-        print(f"{' and '.join(missing)} not found: apt-get install postfix", file=sys.stderr)
-        return 1
+    results, path = open_results(arguments)
     load = os.getloadavg()[0]
     if load > (os.cpu_count() or 1) / 2:
-        print(f"The machine is busy with something else (load {load:.1f}): the figures say little.", file=sys.stderr)
-    results: dict[str, object] = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()},
-        "load": load,
-        "messages": arguments.messages,
-        "size": arguments.size,
-    }
-    if arguments.only != "halts":
-        try:
-            Postfix.look_for()
-            postfix = True
-        except NoPostfix as error:
-            print(f"No comparison: {error}", file=sys.stderr)
-            postfix = False
-        figures, alone = compare(
-            postfix=postfix, messages=arguments.messages, size=arguments.size, rounds=arguments.rounds, tell=tell
-        )
-        show_rates(figures, alone)
-        results["rates"] = {name: each.rates for name, each in figures.items()} | alone
-    if arguments.only != "rates":
-        halts = measure_halts(queued=arguments.queued, small=arguments.halts, tell=tell)
-        show_halts(halts)
-        results["halts"] = {name: getattr(halts, name) for name in HaltFigures.__slots__}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"all figures: {arguments.json}")
-    return 0
+        tell(f"The machine is busy with something else (load {load:.1f}): the figures say little.")
+    names = [name for name in CASES if arguments.only is None or name in arguments.only]
+    failed = run_cases(names, arguments.scale, results, done=lambda: save_results(results, path))
+    print(name_machine(results.machine))
+    show(results, names)
+    print(f"all figures: {path}")
+    if arguments.publish:
+        draw(results, PUBLISHED.parent)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -5,17 +5,16 @@ Run with `python -m tests.bench.edge [MESSAGES]`. Each server is a process of it
 """
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import uvloop
 from aiosmtpd.smtp import SMTP
 
 from mtactl.edge.listener import Listeners
 from mtactl.message.reply import Reply
+from tests.bench.processes import cpu_of
 from tests.conftest import add_to_path
 from tests.world.edge import make_policy
 
@@ -57,19 +56,13 @@ async def serve_stock():
     await asyncio.Event().wait()
 
 
-def cpu_time(process):
-    """Give the seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure(server, messages, options):
     """Give messages a second, and the server's CPU for a message in seconds."""
     process, port = server
-    began, used = time.perf_counter(), cpu_time(process)
+    began, used = time.perf_counter(), cpu_of(process.pid)
     load = ("-s", "20", "-l", "10240", "-m", str(messages), "-f", "a@example.com", "-t", "b@example.org")
     subprocess.run(["smtp-source", *load, *options, f"127.0.0.1:{port}"], check=True)
-    return messages / (time.perf_counter() - began), (cpu_time(process) - used) / messages
+    return messages / (time.perf_counter() - began), (cpu_of(process.pid) - used) / messages
 
 
 def start(what):

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypedDict
 
-__all__ = ["Case", "Figure", "Tell"]
+__all__ = ["Case", "Figure", "Goal", "Tell"]
 
 Tell = Callable[[str], None]
+
+
+class Goal(TypedDict, total=False):
+    """What a figure must reach, and what it is to reach, as its two fields."""
+
+    must: float
+    aim: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

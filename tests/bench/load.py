@@ -23,6 +23,7 @@ class Sink:
         self.count = 0
         self._port = port
         self._first = 0.0
+        self._first_count = 0
         self._last = 0.0
         self._process = subprocess.Popen(
             ["smtp-sink", *user, "-c", f"127.0.0.1:{port}", "1024"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -37,7 +38,8 @@ class Sink:
             counted = _COUNTED.findall(output)
             if counted and int(counted[-1]) != self.count:
                 self._last = time.monotonic()
-                self._first = self._first or self._last
+                if not self._first:
+                    self._first, self._first_count = self._last, int(counted[-1])
                 self.count = int(counted[-1])
             time.sleep(_INTERVAL)
 
@@ -69,13 +71,14 @@ class Sink:
         return self._last
 
     @property
-    def first(self) -> float:
-        """The stamp of the first message since `reset`."""
-        return self._first
+    def first(self) -> tuple[float, int]:
+        """The first stamp since `reset`, and what the counter had reached then."""
+        return self._first, self._first_count
 
     def stop(self) -> None:
         """End it."""
-        self._process.terminate()
+        if self._process.poll() is None:
+            self._process.terminate()
         self._process.wait()
         self._reading.join()
         assert self._process.stdout is not None
@@ -106,10 +109,20 @@ def source(
 def inject(port: int, messages: int, *, size: int = 0, message: Path | None = None, sender: str = "") -> float:
     """Inject all; give the seconds it took. Raises RuntimeError when it does not come to its end."""
     began = time.monotonic()
-    with source(port, messages, size=size, message=message, sender=sender or "bounce@news.example") as process:
+    process = source(port, messages, size=size, message=message, sender=sender or "bounce@news.example")
+    try:
         if process.wait() != 0:
             raise RuntimeError(f"smtp-source ended with {process.returncode}")
+    finally:
+        end(process)
     return time.monotonic() - began
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Make sure that a process does not run."""
+    if process.poll() is None:
+        process.terminate()
+    process.wait()
 
 
 def missing_programs() -> list[str]:

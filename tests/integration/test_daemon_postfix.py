@@ -10,7 +10,7 @@ from tests.world.application import inject
 from tests.world.daemon import Daemon, daemon
 from tests.world.newsletter import newsletters
 from tests.world.operator import eventually, outcomes
-from tests.world.postfix import Postfix, run_postfix
+from tests.world.postfix import Instance, run_postfix
 
 pytestmark = [pytest.mark.needs("postfix", "postfix"), pytest.mark.root_only]
 
@@ -43,7 +43,7 @@ def unix(data: bytes) -> bytes:
     return data.replace(b"\r\n", b"\n")
 
 
-def arrived(postfix: Postfix, address: str, count: int) -> list[bytes]:
+def arrived(postfix: Instance, address: str, count: int) -> list[bytes]:
     """Wait for so many messages to an address; give what stands below what Postfix put on top."""
 
     def look() -> list[bytes]:
