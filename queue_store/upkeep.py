@@ -15,6 +15,7 @@ from typing import Any
 
 import apsw
 
+from queue_store.checkpointer import Checkpointer
 from queue_store.errors import StoreCorrupt, StoreError
 from queue_store.index import BatchRows, Index, as_json
 from queue_store.room import RESERVE_BESIDE, Room
@@ -47,6 +48,7 @@ class Upkeep:
         self._index = index
         self._segments = segments
         self._room = room
+        self._checkpointer = Checkpointer(index.path)
         self._log_pages = 0
         self._last = time.monotonic()
         self._next_look = 0.0
@@ -56,6 +58,10 @@ class Upkeep:
         self._dropped_until = 0.0
         self.compact_at = math.inf  # time.monotonic: when what drops left is to be copied together
         index.db.set_wal_hook(self._on_log)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._checkpointer.end()
 
     def note_sealed(self) -> None:
         """Hear that a segment was sealed: it may be dead already."""
@@ -78,7 +84,7 @@ class Upkeep:
     def overdue(self) -> bool:
         """Whether a step is due although the store is busy."""
         since = time.monotonic() - self._last
-        return since >= _INTERVAL or self._log_pages >= _LOG_BUSY
+        return since >= _INTERVAL or self._log_pages >= _LOG_BUSY or self._checkpointer.finished
 
     def put_off(self) -> None:
         """Let it be for a while: the disk is full."""
@@ -101,8 +107,11 @@ class Upkeep:
         now = time.monotonic()
         idle = now - self._last < _INTERVAL
         self._last = now
-        if self._log_pages >= (_LOG_IDLE if idle else _LOG_BUSY // 4):
+        if self._checkpointer.finished or (idle and not self._checkpointer.running and self._log_pages >= _LOG_IDLE):
             self._checkpoint()
+            return
+        if self._log_pages >= _LOG_BUSY // 4 and not self._checkpointer.running:
+            self._checkpointer.begin()
             return
         self._busy = self._reclaim() or self._copy_forward() or self._vacuum() or self._restore()
         if not self._busy:
@@ -116,6 +125,7 @@ class Upkeep:
 
     def _checkpoint(self) -> None:
         """Copy the log into the file; the next commit then begins it anew, unless someone reads from it."""
+        self._checkpointer.end()
         self._index.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         self._log_pages = 0
 

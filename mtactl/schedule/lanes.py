@@ -25,7 +25,7 @@ from queue_store.store import QueueStore
 
 __all__ = ["Lanes"]
 
-_WINDOWS = 40_000  # recipients in all windows together, at about 1 kB each
+_WINDOWS = 20_000  # recipients in all windows together, at about 1 kB each
 _LEAST_SHARE = 16
 _FORGET = 600.0  # seconds without anything to do
 

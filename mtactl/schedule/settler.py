@@ -21,7 +21,7 @@ from queue_store.store import QueueStore
 __all__ = ["Settled", "Settler", "final_of"]
 
 # Recipients whose outcome is not durable yet. A halt waits for those before it, so the store must not fall behind.
-_BEHIND = 64
+_BEHIND = 40
 
 _FINALS = {outcome: Final[outcome.name] for outcome in Outcome}
 

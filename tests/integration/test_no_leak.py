@@ -85,7 +85,7 @@ async def full_throttle(node) -> None:
 
 async def halt_once(node, world, campaign: str, rng: random.Random) -> None:
     injector = Injector(node.smtp_port, connections=6)
-    injecting = asyncio.ensure_future(injector.inject(mails(campaign, 700)))
+    injecting = asyncio.ensure_future(injector.inject(mails(campaign, 2_500)))
     await asyncio.sleep(rng.uniform(0.3, 0.8))
     assert (await asyncio.to_thread(node.status))["connections"] >= 50
     answer, _, answered = await asyncio.to_thread(node.halt, campaign)
