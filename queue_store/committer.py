@@ -44,7 +44,7 @@ __all__ = ["Committer"]
 
 _WEIGHT_OF_BATCH = 100  # recipients; some 10 ms, which a halt may have to wait
 _WEIGHT_OF_CLAIMS = 40  # recipients of claims after which a commit takes no more of them
-_WALK_REST = 0.5  # seconds for each second of CPU that a walk took
+_WALK_REST = 4.0  # seconds for each second of CPU that a walk took
 _BODIES_IN_BATCH = 32 << 20  # bytes
 _ROOM_BESIDE = 16 << 20  # bytes that appends leave for settlements, claims and the write-ahead log
 _ROOM_PER_APPEND = 4096  # bytes of rows and log

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import sys
 import sysconfig
 import tempfile
 import time
@@ -66,6 +67,8 @@ def _cpu_model() -> str:
 def _python_build() -> str:
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     parts = ["PGO" if "--enable-optimizations" in arguments else "no PGO"]
+    if sys.base_prefix == "/usr":
+        parts = ["the distribution's"]  # whose builds are optimised without saying so there
     if "--with-lto" in arguments:
         parts.append("LTO")
     return ", ".join([*parts, platform.python_compiler()])
