@@ -202,8 +202,10 @@ class Dispatcher:
         try:
             return claim.message.id, await self._store.load_body(claim.message)
         except StoreCorrupt as corrupt:
-            _log.error("message damaged in the store", message=claim.message.id, what=corrupt.what, path=corrupt.path)
             damaged = self._lanes.remove(lane, lambda other: other.message.id == claim.message.id)
+            if not damaged:
+                return None  # it was put back on disk while we waited; a halt may have dropped it, with its body
+            _log.error("message damaged in the store", message=claim.message.id, what=corrupt.what, path=corrupt.path)
             self._refuse(lane, damaged, Reply(554, "5.3.0", "The message was damaged in our queue"), peer="")
             return None
 

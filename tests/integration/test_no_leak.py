@@ -83,10 +83,18 @@ async def full_throttle(node) -> None:
             await asyncio.sleep(0.1)
 
 
+def has_begun(node, campaign: str) -> bool:
+    status, report = node.call("GET", f"/v1/campaigns/{campaign}")
+    return status == 200 and report["counts"]["delivered"] > 0
+
+
 async def halt_once(node, world, campaign: str, rng: random.Random) -> None:
     injector = Injector(node.smtp_port, connections=6)
     injecting = asyncio.ensure_future(injector.inject(mails(campaign, 2_500)))
     await asyncio.sleep(rng.uniform(0.3, 0.8))
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(has_begun, node, campaign):
+            await asyncio.sleep(0.05)
     assert (await asyncio.to_thread(node.status))["connections"] >= 50
     answer, _, answered = await asyncio.to_thread(node.halt, campaign)
     await injecting

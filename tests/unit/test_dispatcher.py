@@ -7,6 +7,7 @@ import contextlib
 import time
 
 import pytest
+import structlog
 
 from mtactl.campaign.state import CampaignEvent, CampaignState
 from mtactl.core import Core
@@ -102,6 +103,29 @@ async def test_a_halt_while_the_body_is_read_begins_nothing(bench, monkeypatch):
         go_on.set()
         await bench.wait(lambda: bench.core.gate.state("c") is CampaignState.HALTED)
         assert bench.began == [] and halt.kind == "cancel" and halt.queued_at_stop == 1
+        assert bench.account().dropped == 1
+
+
+async def test_a_body_that_is_gone_with_its_halted_campaign_is_not_damaged(bench, monkeypatch):
+    """A halt whose space comes back at once would fill the log with messages that look damaged."""
+    async with running(bench):
+        reading, go_on = asyncio.Event(), asyncio.Event()
+
+        async def gone(_message):
+            reading.set()
+            await go_on.wait()
+            raise StoreCorrupt("segment 1", "no such file")
+
+        monkeypatch.setattr(bench.store, "read_body_nowait", lambda _message: None)
+        monkeypatch.setattr(bench.store, "load_body", gone)
+        with structlog.testing.capture_logs() as logged:
+            await bench.inject()
+            await reading.wait()
+            await bench.core.halter.halt("c", reason=None, uid=0, user="root")
+            await bench.wait(lambda: bench.core.gate.state("c") is CampaignState.HALTED)
+            go_on.set()
+            await asyncio.sleep(0.05)
+        assert not [line for line in logged if line["log_level"] == "error"]
         assert bench.account().dropped == 1
 
 
