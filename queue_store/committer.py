@@ -1,9 +1,9 @@
 """The committer: one thread that makes operations durable, in the order of their submission, many in one commit.
 
 Whatever gathered while the last commit ran is the next batch. Claims, and chunked walks (drops, promotions, expiry),
-let all else go first: what came in, what went out and above all a halt never wait for more than the batch under way and
-the mail before them. Behind each batch comes a commit of claims or of a chunk of a walk, in turn and each in order.
-What a drop left behind is copied together likewise, as if it were the last walk.
+let all else go first: what came in, what went out and above all a halt never wait for more than the commit under way
+and the mail before them. Behind each batch, unless a halt has come in by then, follows a commit of claims or of a chunk
+of a walk, in turn and each in order. What a drop left behind is copied together likewise, as if it were the last walk.
 After a chunk the store rests from walks in proportion to the CPU that it took, unless there is nothing else to do. So
 neither can starve the other, however slow the disk or busy the loop.
 
@@ -25,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
@@ -79,8 +80,10 @@ class Committer:
         self._upkeep = Upkeep(index, segments, room)
         self._operations: queue.SimpleQueue[Operation] = queue.SimpleQueue()
         self._stalled: list[Operation] = []
-        self._claims: deque[Operation] = deque()
+        self._claims: deque[Claiming] = deque()
         self._walks: deque[Walk] = deque()
+        self._urgent_in = 0  # urgent operations that were submitted; written by the loop's thread
+        self._urgent_out = 0  # of these, taken; written by the committer's
         self._rested = 0.0  # time.monotonic: when walks may go on
         self._walked = False  # the last time that there were claims or walks to do
         self._has_worked = False  # since the last walk
@@ -99,6 +102,8 @@ class Committer:
             return
         if isinstance(operation, Close):
             self._closed = True
+        elif isinstance(operation, Call) and operation.is_urgent:
+            self._urgent_in += 1
         self._operations.put(operation)
 
     def join(self) -> None:
@@ -114,10 +119,10 @@ class Committer:
             if batch:
                 self._has_worked = True
                 self._commit_or_fail(batch)
-            if closing is None:
-                followed = self._follow()
-                if not (batch or followed) or self._upkeep.overdue():
-                    self._keep_up(self._upkeep.step)
+            if closing is None and self._urgent_in == self._urgent_out:
+                idle = not self._follow() and not batch
+                if idle or self._upkeep.overdue():
+                    self._keep_up(partial(self._upkeep.step, idle=idle))
         self._finish(closing)
 
     def _follow(self) -> bool:
@@ -152,11 +157,11 @@ class Committer:
         return at - time.monotonic()
 
     def _next_claims(self) -> Sequence[Operation]:
-        claims: list[Operation] = []
+        claims: list[Claiming] = []
         weight = 0
         while self._claims and weight < _WEIGHT_OF_CLAIMS:
             claims.append(self._claims.popleft())
-            weight += _weight(claims[-1])
+            weight += claims[-1].weight
         return claims
 
     def _commit_or_fail(self, batch: Sequence[Operation]) -> None:
@@ -193,11 +198,12 @@ class Committer:
                     self._walks.append(operation)
                 else:
                     batch.append(operation)
-                    weight += _weight(operation)
+                    weight += operation.weight
                     if isinstance(operation, Append):
                         size += sum(map(len, operation.message.body))
-                    essential = isinstance(operation, Call) and operation.essential
-                    if essential or weight >= _WEIGHT_OF_BATCH or size >= _BODIES_IN_BATCH:
+                    urgent = isinstance(operation, Call) and operation.is_urgent
+                    self._urgent_out += urgent
+                    if urgent or weight >= _WEIGHT_OF_BATCH or size >= _BODIES_IN_BATCH:
                         return None
                 operation = self._operations.get_nowait()
             return operation
@@ -334,9 +340,9 @@ class Committer:
         except (StoreError, apsw.Error, OSError) as problem:
             error = problem if isinstance(problem, StoreError) else mapped(problem, str(self._index.path), 0)
         finally:
-            self._upkeep.close()
             self._segments.close()
             self._index.close()
+            self._upkeep.close()
         results: list[Result] = [
             (operation, None, self._failure or StoreClosed("the disk is full")) for operation in self._stalled
         ]
@@ -377,16 +383,3 @@ class Committer:
         if claims and not self._closed:
             pairs = [(claim.message.campaign, recipient.id) for claim in claims for recipient in claim.recipients]
             self.submit(Unclaim(self._loop.create_future(), pairs))
-
-
-def _weight(operation: Operation) -> int:
-    """Give the recipients that an operation writes, about."""
-    if isinstance(operation, Append):
-        return len(operation.message.recipients)
-    if isinstance(operation, Settle):
-        return len(operation.settlements)
-    if isinstance(operation, Claiming):
-        return operation.limit
-    if isinstance(operation, Unclaim):
-        return len(operation.claims)
-    return 1

@@ -10,7 +10,7 @@ from typing import Any
 from queue_store.index import Index
 from queue_store.records import Appended, ClaimPage, NewMessage, Outcome, Settlement
 
-__all__ = ["Append", "Call", "Claiming", "Close", "Operation", "Settle", "Unclaim"]
+__all__ = ["Append", "Call", "Claiming", "Close", "Operation", "Settle", "Unclaim", "Walk"]
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +20,11 @@ class Append:
     future: asyncio.Future[Appended]
     message: NewMessage
 
+    @property
+    def weight(self) -> int:
+        """How many recipients it writes, about."""
+        return len(self.message.recipients)
+
 
 @dataclass(slots=True, eq=False)
 class Settle:
@@ -27,6 +32,11 @@ class Settle:
 
     future: asyncio.Future[Sequence[Outcome | None]]
     settlements: Sequence[Settlement]
+
+    @property
+    def weight(self) -> int:
+        """How many recipients it writes, about."""
+        return len(self.settlements)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +48,11 @@ class Claiming:
     limit: int
     cursor: int
 
+    @property
+    def weight(self) -> int:
+        """How many recipients it writes, about."""
+        return self.limit
+
 
 @dataclass(slots=True, eq=False)
 class Unclaim:
@@ -45,6 +60,11 @@ class Unclaim:
 
     future: asyncio.Future[None]
     claims: Sequence[tuple[str, int]]
+
+    @property
+    def weight(self) -> int:
+        """How many recipients it writes, about."""
+        return len(self.claims)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,10 +75,25 @@ class Call:
     work: Callable[[Index], Any]
     essential: bool = False
 
+    @property
+    def weight(self) -> int:
+        """How many recipients it writes, about."""
+        return 1
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether someone waits who asked for it to be done at once: a halt, a hold."""
+        return self.essential
+
 
 @dataclass(slots=True, eq=False)
 class Walk(Call):
     """One chunk of what goes over many rows. Walks keep an order among themselves."""
+
+    @property
+    def is_urgent(self) -> bool:
+        """Never: a walk goes on as there is time."""
+        return False
 
 
 @dataclass(slots=True, eq=False)

@@ -27,7 +27,7 @@ _INTERVAL = 1.0  # seconds between steps when the store is never idle
 _PUT_OFF = 5.0  # seconds, when the disk is full
 _LOOK = 10.0  # seconds between looks when nothing is known to need doing
 _LOG_IDLE = 256  # pages of the write-ahead log that are worth a checkpoint when idle
-_LOG_BUSY = 16_384  # pages at which even a busy store checkpoints: 64 MiB
+_LOG_BUSY = 4096  # pages at which even a busy store checkpoints: 16 MiB
 _FREE_PAGES = 1024  # kept for what comes next: 4 MiB
 _FREE_SHARE = 8  # one in so many pages free is many
 _PAGES_IN_STEP = 2048
@@ -61,7 +61,7 @@ class Upkeep:
 
     def close(self) -> None:
         """End what is under way."""
-        self._checkpointer.end()
+        self._checkpointer.close()
 
     def note_sealed(self) -> None:
         """Hear that a segment was sealed: it may be dead already."""
@@ -83,8 +83,9 @@ class Upkeep:
 
     def overdue(self) -> bool:
         """Whether a step is due although the store is busy."""
-        since = time.monotonic() - self._last
-        return since >= _INTERVAL or self._log_pages >= _LOG_BUSY or self._checkpointer.finished
+        if self._checkpointer.finished or (self._log_pages >= _LOG_BUSY and not self._checkpointer.running):
+            return True
+        return time.monotonic() - self._last >= _INTERVAL
 
     def put_off(self) -> None:
         """Let it be for a while: the disk is full."""
@@ -102,15 +103,14 @@ class Upkeep:
         except (apsw.Error, StoreError, OSError):
             return False  # what is more than a full disk is met again, and told, by the operations themselves
 
-    def step(self) -> None:
-        """Do one thing that is worth doing. Raises apsw.Error, StoreError, OSError."""
+    def step(self, *, idle: bool) -> None:
+        """Do one thing that is worth doing. `idle`: no one waits. Raises apsw.Error, StoreError, OSError."""
         now = time.monotonic()
-        idle = now - self._last < _INTERVAL
         self._last = now
         if self._checkpointer.finished or (idle and not self._checkpointer.running and self._log_pages >= _LOG_IDLE):
             self._checkpoint()
             return
-        if self._log_pages >= _LOG_BUSY // 4 and not self._checkpointer.running:
+        if self._log_pages >= _LOG_BUSY and not self._checkpointer.running:
             self._checkpointer.begin()
             return
         self._busy = self._reclaim() or self._copy_forward() or self._vacuum() or self._restore()

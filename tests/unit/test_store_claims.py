@@ -1,11 +1,13 @@
 """Claims are fair over a lane's campaigns, and pass over what may not go out."""
 
 import asyncio
+import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from queue_store import index_halts
 from queue_store.records import Claim, HaltRequest
 from queue_store.store import QueueStore
 from tests.unit.store_books import new_message, pairs
@@ -113,3 +115,29 @@ async def test_lanes_are_apart(store: QueueStore) -> None:
     assert [recipient.address for claim in page.claims for recipient in claim.recipients] == ["user0@x.org"]
     assert (await store.claim("unknown.org", limit=9)).claims == ()
     assert (await store.claim("y.org", limit=0)).claims == ()
+
+
+async def test_a_halt_goes_before_claims_that_wait(store: QueueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy node each halt would wait for one more commit than it must."""
+    await fill(store, {"a": 3})
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def block(*_: object, **__: object) -> None:
+        begun.release()
+        assert go_on.acquire(timeout=30)
+
+    monkeypatch.setattr(index_halts, "count_refused", block)
+    done: list[str] = []
+    first = store.count_refused("x", 1)
+    assert await asyncio.to_thread(begun.acquire, timeout=30)
+    claim = store.claim("example.com", limit=10)
+    second = store.count_refused("x", 1)  # in one batch with the claim, which is to follow it
+    go_on.release()
+    assert await asyncio.to_thread(begun.acquire, timeout=30)
+    halt = store.record_halt(HaltRequest(campaign="a", closed_at=1, in_flight=0))
+    go_on.release()
+    claim.add_done_callback(lambda _: done.append("claim"))
+    halt.add_done_callback(lambda _: done.append("halt"))
+    await asyncio.gather(first, second, claim, halt)
+    assert done == ["halt", "claim"]
+    assert not (await claim).claims
