@@ -84,9 +84,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.housekeeping = threading.Lock()
         step = upkeep.Upkeep.step
 
-        def step_unless_copied(of: upkeep.Upkeep) -> None:
+        def step_unless_copied(of: upkeep.Upkeep, *, idle: bool) -> None:
             with self.housekeeping:
-                step(of)
+                step(of, idle=idle)
 
         self.patch.setattr(upkeep.Upkeep, "step", step_unless_copied)
         self.boot()

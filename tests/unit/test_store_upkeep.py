@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from queue_store import upkeep
+from queue_store.checkpointer import Checkpointer
 from queue_store.errors import StoreCorrupt
 from queue_store.records import Claim, HaltRequest, Message, Outcome, QueueFilter, Recipient
 from queue_store.store import QueueStore
@@ -192,4 +193,37 @@ async def test_the_log_is_checkpointed_while_idle(tmp_path: Path) -> None:
     await asyncio.gather(*(store.append(new_message(f"c{n}", recipients=20)) for n in range(500)))
     before = (tmp_path / "queue.db").stat().st_size
     await reach(lambda: (tmp_path / "queue.db").stat().st_size > before)
+    await store.close()
+
+
+async def test_the_log_of_a_store_that_is_never_idle_stays_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load the write-ahead log would grow until the disk is full, or a halt would wait for its checkpoint."""
+    monkeypatch.setattr(upkeep, "_LOG_BUSY", 100)
+    begun: list[Checkpointer] = []
+    begin = Checkpointer.begin
+
+    def note(of: Checkpointer) -> None:
+        begun.append(of)
+        begin(of)
+
+    monkeypatch.setattr(Checkpointer, "begin", note)
+    store = await QueueStore.open(tmp_path, reserve=0)
+    log = tmp_path / "queue.db-wal"
+    longest = written = 0
+    appending = {store.append(new_message("c1", recipients=20)) for _ in range(50)}
+    async with asyncio.timeout(60):
+        while len(begun) < 20:
+            done, appending = await asyncio.wait(appending, return_when=asyncio.FIRST_COMPLETED)
+            written += len(done)
+            appending |= {store.append(new_message("c1", recipients=20)) for _ in done}
+            longest = max(longest, log.stat().st_size)
+    written += len(await asyncio.gather(*appending))
+    await store.close()
+    assert longest < 20 * 100 * 4096
+    check_books(tmp_path)
+    store = await QueueStore.open(tmp_path, reserve=0)
+    accepted = {campaign.name: campaign.tally.accepted for campaign in store.recovery.campaigns}
+    assert accepted["c1"] == 20 * written
     await store.close()
