@@ -11,6 +11,7 @@ All this is one transaction, and the log is cleared behind it, so that a recover
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -137,12 +138,18 @@ def _check_not_lost(index: Index, path: Path) -> None:
 
 
 def mark_clean(index: Index, room: Room) -> None:
-    """End a run in order: what is claimed is READY again, the log is in the file, and the store says so."""
+    """End a run in order: what is claimed is READY again, the log is in the file, and the store says so.
+
+    On a full disk the reserve is spent for it; when that is not enough for the file to grow, the log stays beside it.
+    """
 
     def mark() -> None:
         with index.transaction():
             index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
             index.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+
+    def copy_log() -> None:
+        index.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     try:
         mark()
@@ -150,7 +157,12 @@ def mark_clean(index: Index, room: Room) -> None:
         if not room.spend():
             raise
         mark()
-    index.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    try:
+        copy_log()
+    except apsw.FullError:
+        room.spend()
+        with contextlib.suppress(apsw.FullError):  # what the log holds is read from it at the next start
+            copy_log()
 
 
 def _recover(index: Index, attempts: AttemptLog) -> Recovery:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from queue_store import upkeep
 from queue_store.errors import StoreClosed, StoreFailed, StoreFull
 from queue_store.records import HaltRequest, Outcome, QueueFilter
 from queue_store.room import Room
@@ -47,6 +48,28 @@ def fill_up(folder: Path) -> Path:
 
 def halt(campaign: str) -> HaltRequest:
     return HaltRequest(campaign=campaign, closed_at=1, in_flight=0)
+
+
+@pytest.mark.root_only
+async def test_a_store_on_a_full_disk_closes_in_order(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is stopped while the disk is full would end with an error, and look as if it had been killed."""
+    folder = small_disk / "store"
+    store = await QueueStore.open(folder, reserve=RESERVE)
+    await asyncio.gather(*(store.append(new_message("c1", recipients=10)) for _ in range(300)))
+    async with asyncio.timeout(30):
+        while (folder / "queue.db").stat().st_size < 100_000:  # until the log was copied, and is begun anew
+            await asyncio.sleep(0.05)
+    monkeypatch.setattr(upkeep, "_LOG_IDLE", 1 << 30)
+    await asyncio.gather(*(store.append(new_message("c1", recipients=10)) for _ in range(200)))
+    filler = fill_up(small_disk)
+    await store.close()  # the log has room for what this writes, the file has none for the log
+    filler.unlink()
+    check_books(folder)
+    store = await QueueStore.open(folder, reserve=RESERVE)
+    assert store.recovery.clean
+    accepted = {campaign.name: campaign.tally.accepted for campaign in store.recovery.campaigns}
+    assert accepted["c1"] == 5000
+    await store.close()
 
 
 @pytest.mark.root_only
