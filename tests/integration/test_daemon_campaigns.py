@@ -92,7 +92,7 @@ async def test_hold_release_and_the_halt_of_a_held_campaign(tmp_path):
                     assert inject(node.smtp_port, f"r{number}@one.example", campaign=campaign)[0] == 250
             assert inject(node.smtp_port, "r@one.example", campaign="free")[0] == 250
             await until(lambda: node.report("free")["counts"]["delivered"] == 1)
-            assert {row["state"] for row in waiting(node)} == {"held"}
+            await until(lambda: {row["state"] for row in waiting(node)} == {"held"})  # the other's outcome is on disk
             assert len(waiting(node, state="held", campaign="paused")) == 3
             assert node.status()["queue"] == {"ready": 0, "deferred": 0, "scheduled": 0, "held": 6}
             assert node.status()["campaigns"] == {"active": 1, "held": 2, "halting": 0, "halted": 0}
