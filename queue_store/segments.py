@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import NoReturn
 
 from queue_store.body_records import HEADER_SIZE, checksum_of, pack_header, segment_files, segment_path, unpack_header
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.read_ahead import ReadAhead
 
 __all__ = ["Segments"]
 
@@ -131,6 +131,7 @@ class Segments:
         self._segment_size = segment_size
         self._lengths: dict[int, int] = {}
         self._readers = _Readers(folder)
+        self._ahead = ReadAhead()  # of the event loop's thread
         self._nowait = hasattr(os, "RWF_NOWAIT")
         self._write_durably = hasattr(os, "RWF_DSYNC")
         self._fd = -1  # of the active segment; made at the first append
@@ -276,10 +277,19 @@ class Segments:
         reader = self._readers.take_open(segment)
         if reader is None:
             return None
-        header = bytearray(HEADER_SIZE)
-        body = bytearray(size)
         try:
-            got = os.preadv(reader.fd, (header, body), offset, os.RWF_NOWAIT)
+            while True:
+                record = self._ahead.read(reader.fd, segment, offset, HEADER_SIZE + size)
+                if record is None:
+                    return None
+                body = bytes(record[HEADER_SIZE:])
+                try:
+                    self._check(record[:HEADER_SIZE], body, (segment, offset, size, message_id))
+                except StoreCorrupt:
+                    if not self._ahead.forget():
+                        raise
+                else:
+                    return body
         except BlockingIOError:
             return None
         except OSError as error:
@@ -288,10 +298,6 @@ class Segments:
             return None  # `read` meets the same error and tells it
         finally:
             self._readers.give_back(reader)
-        if got < HEADER_SIZE + size:
-            return None
-        self._check(header, body, (segment, offset, size, message_id))
-        return bytes(body)
 
     def unlink(self, segment: int) -> None:
         """Remove a sealed segment that nothing points at. Reads under way may finish; a later one is StoreCorrupt.
@@ -368,7 +374,7 @@ class Segments:
             raise StoreFull(str(self._folder), room.f_bavail * room.f_frsize) from error
         raise StoreFailed(f"{segment_path(self._folder, self.active)}: {error}") from error
 
-    def _check(self, header: bytes | bytearray, body: bytes | bytearray, meant: tuple[int, int, int, int]) -> None:
+    def _check(self, header: bytes | bytearray | memoryview, body: bytes, meant: tuple[int, int, int, int]) -> None:
         segment, offset, size, message_id = meant
         if len(header) < HEADER_SIZE or len(body) < size:
             what = "is cut off"
@@ -376,7 +382,7 @@ class Segments:
             what = "has no sound header"
         elif found[:2] != (size, message_id):
             what = f"is of message {found[1]} with {found[0]} octets, not of {message_id} with {size}"
-        elif found[2] != zlib.crc32(body):
+        elif found[2] != checksum_of((body,)):
             what = "does not fit its checksum"
         else:
             return

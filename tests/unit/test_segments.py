@@ -436,6 +436,37 @@ def test_nowait_declines_rather_than_waits(segments: Segments, monkeypatch: pyte
     assert segments.read(*place, 1) == BODY
 
 
+def test_records_in_a_row_are_read_together(segments: Segments, monkeypatch: pytest.MonkeyPatch):
+    """If it failed, each body of a full lane would cost a system call, and a wait for the interpreter's lock."""
+    bodies = [bytes([65 + number % 26]) * (9_000 + number) for number in range(60)]
+    places = [(*segments.append(number, [body]), number) for number, body in enumerate(bodies, 1)]
+    calls = []
+    real = os.preadv
+    monkeypatch.setattr(module.os, "preadv", lambda *args: calls.append(args) or real(*args))
+    assert [segments.read_nowait(*place) for place in places] == bodies
+    assert len(calls) < len(bodies) / 4
+    calls.clear()
+    backwards = places[::-2]
+    assert [segments.read_nowait(*place) for place in backwards] == bodies[::-2]
+    assert all(sum(map(len, buffers)) < 10_000 for _, buffers, *_ in calls), "what does not follow is not read ahead"
+
+
+def test_what_was_read_ahead_and_then_rolled_back_is_read_again(segments: Segments):
+    """If it failed, a commit that failed once would make the next body in its place look damaged."""
+    first = (*segments.append(1, [b"a" * 500]), 1)
+    second = (*segments.append(2, [b"b" * 500]), 2)
+    length = segments.length(segments.active)
+    lost = (*segments.append(3, [b"c" * 500]), 3)
+    assert segments.read_nowait(*first) is not None
+    assert segments.read_nowait(*second) is not None  # reads ahead, over the third
+    segments.rollback(length)
+    instead = (*segments.append(4, [b"d" * 400]), 4)
+    assert instead[:2] == lost[:2]
+    assert segments.read_nowait(*instead) == b"d" * 400
+    with pytest.raises(StoreCorrupt):
+        segments.read_nowait(*lost)
+
+
 def test_readers_and_unlink_in_threads(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """If a descriptor were closed under a reader, it would read another file's octets, or fail."""
     monkeypatch.setattr(module, "_OPEN_READERS", 2)
