@@ -1,7 +1,7 @@
 """Reads of records that lie one behind the other in a segment, several in one call.
 
-A lane takes its recipients in the order in which they came, and so mostly reads where it left off. Each read gives up the
-interpreter's lock, and a busy committer takes a while to give it back: a call for a dozen records saves eleven such
+A lane takes its recipients in the order in which they came, and so mostly reads where it left off. Each read gives up
+the interpreter's lock, and a busy committer takes a while to give it back: a call for a dozen records saves eleven such
 waits. What was read ahead is kept for the reads that follow, in one block of bounded size.
 
 An octet that was read ahead can be out of date in one way: a commit that failed was rolled back, and something else was
@@ -51,7 +51,6 @@ class ReadAhead:
         self._next = (segment, offset + length)
         return memoryview(self._block)[at : at + length]
 
-    def forget(self) -> bool:
-        """Let go of the block; give whether there was anything in it."""
-        held, self._filled = self._filled > 0, 0
-        return held
+    def forget(self) -> None:
+        """Let go of the block."""
+        self._filled = 0

@@ -278,18 +278,7 @@ class Segments:
         if reader is None:
             return None
         try:
-            while True:
-                record = self._ahead.read(reader.fd, segment, offset, HEADER_SIZE + size)
-                if record is None:
-                    return None
-                body = bytes(record[HEADER_SIZE:])
-                try:
-                    self._check(record[:HEADER_SIZE], body, (segment, offset, size, message_id))
-                except StoreCorrupt:
-                    if not self._ahead.forget():
-                        raise
-                else:
-                    return body
+            return self._read_ahead(reader.fd, (segment, offset, size, message_id))
         except BlockingIOError:
             return None
         except OSError as error:
@@ -298,6 +287,22 @@ class Segments:
             return None  # `read` meets the same error and tells it
         finally:
             self._readers.give_back(reader)
+
+    def _read_ahead(self, fd: int, meant: tuple[int, int, int, int]) -> bytes | None:
+        try:
+            return self._take_ahead(fd, meant)
+        except StoreCorrupt:
+            self._ahead.forget()
+            return self._take_ahead(fd, meant)
+
+    def _take_ahead(self, fd: int, meant: tuple[int, int, int, int]) -> bytes | None:
+        segment, offset, size, _ = meant
+        record = self._ahead.read(fd, segment, offset, HEADER_SIZE + size)
+        if record is None:
+            return None
+        body = bytes(record[HEADER_SIZE:])
+        self._check(record[:HEADER_SIZE], body, meant)
+        return body
 
     def unlink(self, segment: int) -> None:
         """Remove a sealed segment that nothing points at. Reads under way may finish; a later one is StoreCorrupt.
