@@ -313,7 +313,7 @@ class QueueStore:
             self._reading.shutdown()
             self._loading.shutdown()
             self._opened.attempts.close()
-            os.close(self._opened.lock)
+            self._opened.lock.close()
 
     def _close_reader(self) -> None:
         if self._reader is not None:
