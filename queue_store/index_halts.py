@@ -13,7 +13,17 @@ from queue_store.errors import CampaignHalted, StoreError
 from queue_store.index import BatchRows, Index
 from queue_store.records import CampaignRecord, HaltRecord, HaltRequest, Tally
 
-__all__ = ["STEPS", "count_refused", "load_campaigns", "load_halt", "record_halt", "record_halt_step", "record_hold", "put_back_halts", "promised"]
+__all__ = [
+    "STEPS",
+    "count_refused",
+    "load_campaigns",
+    "load_halt",
+    "record_halt",
+    "record_halt_step",
+    "record_hold",
+    "put_back_halts",
+    "promised",
+]
 
 STEPS = ("queue_dropped", "in_flight_finished", "completed")
 

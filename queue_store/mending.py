@@ -8,16 +8,16 @@ this ends at, the next opening goes on from there.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 from queue_store.errors import StoreDamaged
 from queue_store.halt_journal import read_promises
 from queue_store.page_image import PageImage
-from queue_store.salvage import roots_of_tables, salvage
+from queue_store.salvage import salvage
 from queue_store.segments import sync_folder
 from queue_store.wal_format import FRAME, WAL_HEADER, read_header
 
@@ -50,7 +50,7 @@ _FRAMES_THAT_COUNT = 16  # where the shared memory has their number, in the orde
 
 def note_damage(folder: Path, what: str) -> None:
     """Have the next opening look at every page. Where even that can't be written, it will meet the damage again."""
-    with contextlib.suppress(OSError), (folder / NOTED).open("a") as file:
+    with suppress(OSError), (folder / NOTED).open("a") as file:
         file.write(f"{what}\n")
 
 
@@ -107,12 +107,9 @@ def _frames_that_count(folder: Path) -> int:
 
 def look(folder: Path) -> None:
     """Look at every page of the index and its log. Raises StoreDamaged, OSError."""
-    image = PageImage(folder / INDEX, folder / LOG, roots_of_tables())
-    try:
+    with closing(PageImage(folder / INDEX, folder / LOG)) as image:
         if image.lost_frames or image.damaged:
             raise StoreDamaged(str(folder / INDEX), f"{len(image.damaged)} of its {image.pages} pages are damaged")
-    finally:
-        image.close()
 
 
 def mend(folder: Path, why: StoreDamaged, *, now: int) -> list[str]:
@@ -121,18 +118,18 @@ def mend(folder: Path, why: StoreDamaged, *, now: int) -> list[str]:
     Raises HaltsLost, StoreCorrupt, apsw.Error, OSError; then nothing was changed.
     """
     index, log, made = folder / INDEX, folder / LOG, folder / _MADE
-    result = salvage(
-        index,
-        log,
-        folder / _MAKING,
-        promises=read_promises(folder / HALTS),
-        segments=folder / "segments",
-        now=now,
-        accept_lost_halts=(folder / ACCEPT).exists(),
-    )
+    with closing(PageImage(index, log)) as image:
+        result = salvage(
+            image,
+            folder / _MAKING,
+            promises=read_promises(folder / HALTS),
+            segments=folder / "segments",
+            now=now,
+            accept_lost_halts=(folder / ACCEPT).exists(),
+        )
     quarantine = make_quarantine(folder)
     for path in (index, log, folder / HALTS, folder / NOTED):
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.link(path, quarantine / path.name)
     if result.bodies:
         bodies = quarantine / "segments"
@@ -159,4 +156,3 @@ def finish(folder: Path) -> None:
         sync_folder(folder)
         made.rename(folder / INDEX)
         sync_folder(folder)
-

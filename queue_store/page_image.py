@@ -1,7 +1,7 @@
 """The pages of a damaged index, read without SQLite: what is sound of the file and its log, and whose each page is.
 
 SQLite stops at the first thing that is wrong. Here each page is taken by itself: its latest version in the log, or else
-in the file, counts if its checksum fits (checksums.py). To which table a page belongs is asked of the pages above it, and
+in the file, counts if it is sound (by the log's own sums, or those of checksums.py). To which table a page belongs is asked of the pages above it, and
 of the map of parents that SQLite keeps in a file that can shrink; so a page is found though the ones above it are not.
 The formats are on sqlite.org/fileformat2.html.
 """
@@ -11,9 +11,13 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from contextlib import closing
+from functools import cache, cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from queue_store.checksums import RESERVED, PageCheck
 from queue_store.wal_format import FRAME, WAL_HEADER, add_to_sums, read_header
@@ -27,6 +31,7 @@ _IN_INDEX, _IN_TABLE, _LEAF_OF_INDEX, _LEAF_OF_TABLE = 2, 5, 10, 13
 _FREE, _ROOT = 2, 1
 _MAP_ENTRIES = USABLE // 5
 _UNKNOWN = 0  # no page has the number
+_PAGES = 1 << 31
 _DEPTH = 40
 _LOCK_PAGE = (1 << 30) // PAGE + 1  # never used
 
@@ -34,20 +39,37 @@ _LOCK_PAGE = (1 << 30) // PAGE + 1  # never used
 Row = tuple[int | None, list[Any], bool]
 
 
-class PageImage:
-    """The pages of an index and its log. `roots` has the tables by the page that their tree begins on."""
+@cache
+def _roots_of_tables() -> dict[int, str]:
+    """Give the tables by the page on which each begins: always the same, as they are made in one order, and stay."""
+    with closing(apsw.Connection(":memory:")) as db:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute(resources.files("queue_store").joinpath("schema.sql").read_text("utf-8"))
+        found: list[tuple[Any, ...]] = db.execute(
+            "SELECT rootpage, type, name FROM sqlite_schema WHERE rootpage > 0"
+        ).fetchall()
+    return {root: name if kind == "table" else "" for root, kind, name in found}
 
-    def __init__(self, index: Path, log: Path, roots: dict[int, str]) -> None:
+
+class PageImage:
+    """The pages of an index and its log."""
+
+    def __init__(self, index: Path, log: Path) -> None:
         """Read what is there. Raises OSError."""
         self._check = PageCheck()
         self._file = _mapped(index)
         self._log = _mapped(log)
-        self._roots = roots
-        self._in_log: dict[int, list[int]] = {}
+        self._roots = _roots_of_tables()
+        self._in_log: dict[int, list[tuple[int, bool]]] = {}  # by page, where its versions are
         self.lost_frames = 0
+        self.index = index
+        self.log_is_empty = not any(self._log[: WAL_HEADER.size])
+        self.log_has_header = False
+        self.sound_frames = 0  # of the log, before the first that is not
+        self.lost_commits = 0  # that end behind it
+        self._sound: dict[int, bool] = {}
         size = self._read_log()
         self.pages = size or -(-len(self._file) // PAGE)
-        self._sound: dict[int, bool] = {}
 
     def close(self) -> None:
         """Let go of what it needs."""
@@ -61,60 +83,72 @@ class PageImage:
     def _read_log(self) -> int:
         """Find the frames that count; give the number of pages after the last commit among them, 0 without one.
 
-        SQLite sums a log from its start on, and ends it at the first frame that does not fit. Behind that one, frames
-        of this log up to its last commit count here if their page is sound by itself.
+        SQLite sums a log from its start on, and ends it at the first frame that does not fit. But each frame has the sum
+        up to it, so that the one behind it can be checked by that: damage in one costs no other.
         """
-        header = read_header(self._log[: WAL_HEADER.size])
         step = FRAME.size + PAGE
         starts = range(WAL_HEADER.size, len(self._log) - step + 1, step)
         if not len(starts):
             return 0
-        salts = header.salts if header is not None else FRAME.unpack_from(self._log, starts[0])[2:4]  # of the latest
-        sums = header.sums if header is not None else None
-        frames: list[tuple[int, int, bool]] = []  # page, pages after a commit, whether the sum from the start on fits
-        for at in starts:
-            page, commit, *rest = FRAME.unpack_from(self._log, at)
-            if sums is not None and header is not None:
-                text = self._log[at + FRAME.size : at + step]
-                sums = add_to_sums(header.order, text, add_to_sums(header.order, self._log[at : at + 8], sums))
-                if (*salts, *sums) != tuple(rest):
-                    sums = None
-            ours = tuple(rest[:2]) == tuple(salts)
-            frames.append((page if ours else _UNKNOWN, commit if ours else 0, sums is not None))
-        whole = max((at for at, (_, commit, fits) in enumerate(frames) if commit and fits), default=-1)
+        frames = self._check_frames(starts)
+        broken = next((at for at, (_, _, sound) in enumerate(frames) if not sound), len(frames))
+        whole = max((at for at, (_, commit, _) in enumerate(frames[:broken]) if commit), default=-1)
         last = max((at for at, (_, commit, _) in enumerate(frames) if commit), default=-1)
-        if sum(1 for _, commit, _ in frames[whole + 1 :] if commit) < 2 and header is not None:
+        self.sound_frames = broken
+        self.lost_commits = sum(1 for _, commit, _ in frames[broken:] if commit)
+        if self.lost_commits < 2 and self.log_has_header:
             last = whole  # what a power cut leaves of the last commit, which was never answered
         size = 0
-        for at, (page, commit, _) in enumerate(frames[: last + 1]):
-            if page == _UNKNOWN or page > 1 << 31:
-                self.lost_frames += 1
-                continue
-            self._in_log.setdefault(page, []).append(starts[at] + FRAME.size)
-            size = commit or size
+        for at, (page, commit, sound) in enumerate(frames[: last + 1]):
+            self.lost_frames += not sound
+            if page != _UNKNOWN:
+                self._in_log.setdefault(page, []).append((starts[at] + FRAME.size, sound))
+            size = commit if commit and sound else size
         return size
+
+    def _check_frames(self, starts: range) -> list[tuple[int, int, bool]]:
+        """Give, of each frame, its page, the pages after it where it ends a commit, and whether it is sound; of one of
+        another log, which was here before, there is nothing to be had.
+        """
+        header = read_header(self._log[: WAL_HEADER.size])
+        self.log_has_header = header is not None
+        order = header.order if header is not None else "<"
+        salts = header.salts if header is not None else FRAME.unpack_from(self._log, starts[0])[2:4]
+        sums = header.sums if header is not None else WAL_HEADER.unpack_from(self._log, 0)[6:8]
+        frames: list[tuple[int, int, bool]] = []
+        for at in starts:
+            page, commit, *rest = FRAME.unpack_from(self._log, at)
+            text = self._log[at + FRAME.size : at + FRAME.size + PAGE]
+            fits = add_to_sums(order, text, add_to_sums(order, self._log[at : at + 8], sums)) == tuple(rest[2:])
+            sums = rest[2], rest[3]
+            if tuple(rest[:2]) == tuple(salts):
+                frames.append((page if page < _PAGES else _UNKNOWN, commit, fits))
+            else:
+                frames.append((_UNKNOWN, 0, False))
+        return frames
 
     def page(self, number: int) -> bytes | None:
         """Give a page, None if it is damaged. Where the latest version is damaged, an older one does not count."""
         places = self._in_log.get(number)
         if places:
-            page = self._log[places[-1] : places[-1] + PAGE]
-        else:
-            page = self._file[(number - 1) * PAGE : number * PAGE]
+            at, sound = places[-1]
+            return self._log[at : at + PAGE] if sound else None
+        return self._page_in_file(number)
+
+    def _page_in_file(self, number: int) -> bytes | None:
+        page = self._file[(number - 1) * PAGE : number * PAGE]
         sound = self._sound.get(number)
         if sound is None:
             sound = self._sound[number] = len(page) == PAGE and self._check.fits(page)
         return page if sound else None
 
-    def _older(self, number: int) -> Iterator[bytes]:
-        """Give the older versions of a page that are sound, the latest first."""
+    def _older(self, number: int) -> bytes | None:
+        """Give the latest version of a page that is sound, where its last one is not."""
         places = self._in_log.get(number, [])
-        candidates = [self._log[at : at + PAGE] for at in reversed(places[:-1])]
-        if places:
-            candidates.append(self._file[(number - 1) * PAGE : number * PAGE])
-        for page in candidates:
-            if len(page) == PAGE and self._check.fits(page):
-                yield page
+        for at, sound in reversed(places):
+            if sound:
+                return self._log[at : at + PAGE]
+        return self._page_in_file(number) if places else None
 
     # -- whose they are -------------------------------------------------------------------------------------------
 
@@ -174,8 +208,8 @@ class PageImage:
             page = self.page(number)
             if self.table_of(number) != table:
                 continue
-            versions = [page] if page is not None else list(self._older(number))[:1]
-            for version in versions:
+            version = self._older(number) if page is None else page
+            if version is not None:
                 for key, columns in self._rows_on(version):
                     yield key, columns, page is None
 

@@ -68,7 +68,7 @@ FROM recipients AS r INDEXED BY claimed WHERE r.state = 3
 
 @dataclass(slots=True)
 class Opened:
-    """The parts of an open store. """
+    """The parts of an open store."""
 
     index: Index
     segments: Segments

@@ -26,7 +26,7 @@ from queue_store.page_image import PageImage
 from queue_store.records import HaltRecord
 from queue_store.salvage_books import balance
 
-__all__ = ["Salvaged", "roots_of_tables", "salvage"]
+__all__ = ["Salvaged", "put_back", "salvage"]
 
 _TABLES = ("meta", "lanes", "campaigns", "halts", "audit", "messages", "recipients", "outcomes", "segments")
 _UNCERTAIN = 8  # the column of the table recipients
@@ -41,33 +41,12 @@ class Salvaged:
     bodies: bool = False
 
 
-def roots_of_tables() -> dict[int, str]:
-    """Give the tables by the page on which each begins: always the same, as they are made in one order, and stay."""
-    with closing(apsw.Connection(":memory:")) as db:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute(statements("schema.sql"))
-        found: list[tuple[Any, ...]] = db.execute(
-            "SELECT rootpage, type, name FROM sqlite_schema WHERE rootpage > 0"
-        ).fetchall()
-    return {root: name if kind == "table" else "" for root, kind, name in found}
-
-
 def salvage(
-    index: Path, log: Path, new: Path, *, promises: Promises, segments: Path, now: int, accept_lost_halts: bool
+    image: PageImage, new: Path, *, promises: Promises, segments: Path, now: int, accept_lost_halts: bool
 ) -> Salvaged:
     """Write a new index to `new` and make it durable. Raises HaltsLost, StoreCorrupt, apsw.Error, OSError."""
-    image = PageImage(index, log, roots_of_tables())
-    try:
-        return _salvage(image, index, new, promises, segments, now, accept_lost_halts=accept_lost_halts)
-    finally:
-        image.close()
-
-
-def _salvage(
-    image: PageImage, index: Path, new: Path, promises: Promises, segments: Path, now: int, *, accept_lost_halts: bool
-) -> Salvaged:
     if len(image.damaged) >= image.pages:
-        raise StoreCorrupt(str(index), "none of its pages is one of a queue store's index")
+        raise StoreCorrupt(str(image.index), "none of its pages is one of a queue store's index")
     result = Salvaged()
     lost = _lost_tables(image)
     if image.damaged:
@@ -79,7 +58,7 @@ def _salvage(
         result.told.append(f"{image.lost_frames} pages of the index's log are damaged")
     if lost & {"halts", "campaigns"} and not promises.whole:
         if not accept_lost_halts:
-            raise HaltsLost(str(index), promises.damage)
+            raise HaltsLost(str(image.index), promises.damage)
         result.told.append("halts may be lost: an operator has said to go on without them")
     for leftover in (new, new.with_name(f"{new.name}-journal")):
         leftover.unlink(missing_ok=True)
@@ -132,8 +111,10 @@ def _copy(image: PageImage, db: apsw.Connection, table: str) -> int:
 
 def _keep_promises(db: apsw.Connection, promises: Promises, result: Salvaged) -> None:
     """Put back the campaigns, holds and halts that the journal knows and the rows don't."""
-    db.execute("INSERT OR REPLACE INTO campaigns (id, name) SELECT 0, '' WHERE NOT EXISTS "
-               "(SELECT 1 FROM campaigns WHERE id = 0)")
+    db.execute(
+        "INSERT OR REPLACE INTO campaigns (id, name) SELECT 0, '' WHERE NOT EXISTS "
+        "(SELECT 1 FROM campaigns WHERE id = 0)"
+    )
     numbers = {name: number for number, name in promises.names.items()}
     for name in (*promises.halts, *promises.held):
         db.execute("INSERT OR IGNORE INTO campaigns (id, name) VALUES (?, ?)", (numbers[name], name))

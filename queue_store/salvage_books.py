@@ -66,9 +66,7 @@ FROM campaigns c JOIN temp.counted n ON n.id = c.id WHERE lost <> 0
 """
 
 
-def balance(
-    db: apsw.Connection, names: Mapping[int, str], *, now: int, lost: set[str], told: list[str]
-) -> bool:
+def balance(db: apsw.Connection, names: Mapping[int, str], *, now: int, lost: set[str], told: list[str]) -> bool:
     """Make it all fit. `names` has campaigns by number; what is lost goes to `told`; `lost` names the tables that may
     lack rows. Gives whether there may be bodies that have lost their mail. Raises apsw.Error.
     """
@@ -132,7 +130,9 @@ def _bounce_without_envelope(db: apsw.Connection, now: int, told: list[str]) -> 
 
 def _count_messages(db: apsw.Connection) -> bool:
     """Give whether a message is let go of as all of its recipients are lost or done."""
-    db.execute("CREATE TEMP TABLE living AS SELECT message_id AS id, count(*) AS live FROM recipients GROUP BY message_id")
+    db.execute(
+        "CREATE TEMP TABLE living AS SELECT message_id AS id, count(*) AS live FROM recipients GROUP BY message_id"
+    )
     db.execute("CREATE UNIQUE INDEX temp.living_id ON living (id)")
     db.execute("UPDATE messages SET live = coalesce((SELECT live FROM temp.living l WHERE l.id = messages.id), 0)")
     db.execute("DELETE FROM messages WHERE live = 0")

@@ -163,7 +163,9 @@ class Segments:
             vouched = known.get(segment)
             if vouched is None and keep is not None:
                 path.rename(keep / path.name)
-                repairs.append(f"segment {segment} ({length} octets) belongs to no message that is known: put in {keep}")
+                repairs.append(
+                    f"segment {segment} ({length} octets) belongs to no message that is known: put in {keep}"
+                )
                 continue
             if vouched is None:
                 path.unlink()

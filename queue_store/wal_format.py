@@ -39,8 +39,8 @@ def read_header(octets: bytes) -> LogHeader | None:
 def add_to_sums(order: str, octets: bytes, sums: tuple[int, int]) -> tuple[int, int]:
     """Go on with a log's running checksum."""
     first, second = sums
-    words = iter(struct.unpack(f"{order}{len(octets) // 4}I", octets))
-    for one, other in zip(words, words, strict=True):
+    words = struct.unpack(f"{order}{len(octets) // 4}I", octets)
+    for one, other in zip(words[::2], words[1::2], strict=True):
         first = (first + one + second) & _MASK
         second = (second + other + first) & _MASK
     return first, second
