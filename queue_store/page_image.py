@@ -69,6 +69,9 @@ class PageImage:
         self.lost_commits = 0  # that end behind it
         self._sound: dict[int, bool] = {}
         size = self._read_log()
+        first = self.page(1)
+        if not size and first is not None:
+            (size,) = struct.unpack_from(">I", first, 28)  # it may have been cut
         self.pages = size or -(-len(self._file) // PAGE)
 
     def close(self) -> None:

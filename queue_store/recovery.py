@@ -153,6 +153,8 @@ class _Opening:
     def _open_parts(self) -> Opened:
         path = self._path
         index_size, log_size = (_size(path / name) for name in (INDEX, LOG))
+        if log_size and not index_size:  # SQLite would take it for the log of another file, and remove it
+            raise StoreDamaged(str(path / INDEX), "it is missing or empty, and its log is there")
         with ExitStack() as parts:
             journal = HaltJournal(path / HALTS)
             parts.callback(journal.close)
@@ -206,7 +208,7 @@ def _set_aside(path: Path) -> tuple[str, ...]:
 
 def _check_structure(index: Index) -> None:
     """Look for damage in the structure of an index whose pages are sound. Raises StoreDamaged, apsw.Error."""
-    found = index.value("SELECT integrity_check FROM pragma_integrity_check(1)")
+    found = index.value("PRAGMA integrity_check(1)")
     if found != "ok":
         raise StoreDamaged(str(index.path), f"it is damaged: {found}")
 
