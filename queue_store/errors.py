@@ -12,6 +12,7 @@ __all__ = [
     "StoreFailed",
     "StoreFull",
     "StoreLocked",
+    "StoreUnusable",
 ]
 
 
@@ -78,3 +79,7 @@ class CampaignHalted(StoreError):
     def __init__(self, campaign: str) -> None:
         super().__init__(f"campaign {campaign} is halted")
         self.campaign = campaign
+
+
+class StoreUnusable(StoreError):
+    """The folder of a store, or a file in it, can't be used: rights, a read-only file system, something else there."""

@@ -34,6 +34,7 @@ __all__ = [
     "mend",
     "note_damage",
     "set_aside",
+    "set_body_aside",
 ]
 
 INDEX = "queue.db"
@@ -72,6 +73,15 @@ def make_quarantine(folder: Path) -> Path:
             continue
         return made
     raise FileExistsError(made)
+
+
+def set_body_aside(folder: Path, message_id: int, octets: bytes) -> None:
+    """Keep what is left of a damaged body, header and all. Raises OSError."""
+    bodies = folder / _QUARANTINE / "bodies"
+    bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(bodies / f"message-{message_id}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:  # noqa: PTH123 - it takes the descriptor
+        file.write(octets)
 
 
 def check_log(folder: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import apsw
 from msgspec.structs import replace
 
+from queue_store.access import unusable
 from queue_store.attempts import AttemptLog, OpenAttempt
 from queue_store.body_records import segment_files
 from queue_store.checksums import is_damage
@@ -100,10 +101,21 @@ class _Findings:
 
 
 def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
-    """Open or create the store in a folder, mended. Blocks. Raises StoreLocked, StoreCorrupt, StoreFull, OSError.
+    """Open or create the store in a folder, mended. Blocks. Raises StoreLocked, StoreCorrupt, StoreFull,
+    StoreUnusable, OSError.
 
     On a full disk the reserve is spent: a halt must be possible after a restart too.
     """
+    try:
+        return _open_store(path, reserve, segment_size, now)
+    except OSError as error:
+        plain = unusable(path, error)
+        if plain is None:
+            raise
+        raise plain from error
+
+
+def _open_store(path: Path, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = take_lock(path / "lock", path)
     try:
@@ -114,8 +126,10 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
         except (apsw.Error, OSError, StoreFull) as error:
             # SQLite tells a full disk by more than one error while it opens.
             full = isinstance(error, (apsw.FullError, StoreFull)) or room.exhausted()
-            if not full or not room.spend():
+            if not full:
                 raise
+            if not room.spend():
+                raise error if isinstance(error, StoreFull) else StoreFull(str(path), room.free()) from error
             return opening.open()
     except apsw.Error as error:
         lock.close()

@@ -277,6 +277,14 @@ class Segments:
         self._check(header, body, (segment, offset, size, message_id))
         return body
 
+    def read_raw(self, segment: int, offset: int, size: int) -> bytes:
+        """Read what is in the place of a record, header and body, checked or not. Raises OSError."""
+        reader = self._readers.take(segment)
+        try:
+            return _read_fully(reader.fd, offset, HEADER_SIZE + size)
+        finally:
+            self._readers.give_back(reader)
+
     def read_nowait(self, segment: int, offset: int, size: int, message_id: int) -> bytes | None:
         """Read a body that is in memory; None when the disk would have to be waited for, when the file system can't
         tell, or when it is large enough to hold up the event loop. Raises StoreCorrupt.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.corruption.stores import make_stores
 from tests.corruption.trial import Broken, Verdict, run_trial
+from tests.world.disk_trial import STORE_FILES, count_calls, fails_at, full_at
+from tests.world.failing_disk import Calls, Files
 
 
 class Table:
@@ -44,6 +49,36 @@ class Table:
         return "\n".join(lines)
 
 
+def fail_each_call(folder: Path) -> int:
+    """Have the disk full from each call of a run on, and each write and sync fail; 1 when a promise was broken."""
+    broken = failed = runs = 0
+    full = count_calls(folder / "count-full", Calls.WRITES | Calls.SIZES, Files.ALL)
+    errors = {
+        (calls, times): count_calls(folder / f"count-{calls.value}-{times}", calls, STORE_FILES)
+        for calls, times in ((Calls.WRITES, 1), (Calls.SYNCS, 1), (Calls.WRITES | Calls.SYNCS, -1))
+    }
+    trials: list[tuple[str, Callable[[], object]]] = [
+        (f"full from call {point} on", partial(full_at, folder, point)) for point in range(full)
+    ]
+    for (calls, times), total in errors.items():
+        for point in range(total):
+            told = f"{calls!r}, {times} times, at call {point}"
+            trials.append((told, partial(fails_at, folder, calls, STORE_FILES, point, times=times)))
+    for told, trial in trials:
+        runs += 1
+        try:
+            failed += bool(trial())
+        except AssertionError as error:
+            broken += 1
+            print(f"BROKEN {told}: {error}", file=sys.stderr, flush=True)
+        for made in folder.iterdir():
+            shutil.rmtree(made)
+    errors_told = ", ".join(f"{calls!r} x {times}: {total}" for (calls, times), total in errors.items())
+    print(f"{runs} runs: full at each of {full} calls; errors at {errors_told}; {failed} ended in a failed store")
+    print(f"{broken} promises broken")
+    return 1 if broken else 0
+
+
 def main() -> int:
     """Run the trials; 1 when a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.corruption", description=__doc__)
@@ -52,7 +87,11 @@ def main() -> int:
     parser.add_argument("--kind", action="append", help="damage these files only")
     parser.add_argument("--verbose", action="store_true", help="tell of each store")
     parser.add_argument("--size", choices=("small", "large"))
+    parser.add_argument("--calls", action="store_true", help="instead: a disk that is full, or fails, at each call")
     chosen = parser.parse_args()
+    if chosen.calls:
+        with tempfile.TemporaryDirectory(prefix="mtactl-calls-") as name:
+            return fail_each_call(Path(name))
     table = Table()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mtactl-corruption-") as name:
