@@ -114,7 +114,7 @@ class Daemon:
             core,
             self._instruments.events,
             settings=lambda: self._settings,
-            problems=self._problems,
+            problems=lambda: [*self._problems(), *core.store.notices()],
             reload=self._reload,
         )
         if settings.metrics.listen is not None:

@@ -13,7 +13,8 @@ are believed under no other. Little endian:
       1  length of the peer
       4  attempt            8  recipient id     8  message id      8  at, µs      8  due, µs
       2  code, -1 none      1  length of the reply                 1  spare
-      60  peer, UTF-8       152  reply, UTF-8; both are cut to what fits
+      60  peer, UTF-8       148  reply, UTF-8; both are cut to what fits
+      4  CRC-32 of octets 1 to 251, once the outcome is here
 
 A process can die between any two instructions. The state is one octet, written last when a slot fills and first when
 it is freed; the fields that a state does not speak for may hold anything. The campaign is not in the slot: the index
@@ -27,16 +28,17 @@ import mmap
 import os
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from queue_store.errors import StoreError, StoreFull
 from queue_store.records import Outcome, Settlement
 
-__all__ = ["PEER_LIMIT", "REPLY_LIMIT", "AttemptLog", "OpenAttempt"]
+__all__ = ["PEER_LIMIT", "REPLY_LIMIT", "AttemptLog", "OpenAttempt", "is_attempt_log"]
 
 _MAGIC = b"MTACTLAT"
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct("<8sII36s")
 _HEADER_SIZE = 4096
 _SLOT_SIZE = 256
@@ -45,10 +47,12 @@ _FIRST_SLOTS = 8192  # 2 MiB
 _BEGIN = struct.Struct("<IQ")  # from octet 4 of the slot on
 _ID = struct.Struct("<Q")  # from octet 8 on
 _FACTS = struct.Struct("<BBB")  # outcome, flags, length of the peer; from octet 1 on
-_REST = struct.Struct("<QqqhBx60s152s")  # from octet 16 on
+_REST = struct.Struct("<QqqhBx60s148s")  # from octet 16 on
 
 PEER_LIMIT = 60
-REPLY_LIMIT = 152
+REPLY_LIMIT = 148
+
+_SUM = struct.Struct("<I")
 
 _FREE, _OPEN, _ENDING, _DONE = range(4)
 _IN_USE = re.compile(rb"[\x01-\x03]")
@@ -150,6 +154,7 @@ class AttemptLog:
         _FACTS.pack_into(
             self._map, at + 1, _DEFERRAL if settlement.outcome is None else settlement.outcome, flags, len(peer)
         )
+        _SUM.pack_into(self._map, at + _SLOT_SIZE - 4, zlib.crc32(self._map[at + 1 : at + _SLOT_SIZE - 4]))
         self._map[at] = _DONE
 
     def free(self, slot: int) -> None:
@@ -182,7 +187,7 @@ class AttemptLog:
         at = _HEADER_SIZE + slot * _SLOT_SIZE
         attempt, recipient_id = _BEGIN.unpack_from(self._map, at + 4)
         settlement = None
-        if state == _DONE:
+        if state == _DONE and self._fits(at):
             outcome, flags, peer_length = _FACTS.unpack_from(self._map, at + 1)
             message_id, moment, due, code, reply_length, peer, reply = _REST.unpack_from(self._map, at + 16)
             settlement = Settlement(
@@ -204,6 +209,11 @@ class AttemptLog:
             slot=slot, recipient_id=recipient_id, attempt=attempt, ending=state >= _ENDING, settlement=settlement
         )
 
+    def _fits(self, at: int) -> bool:
+        """Whether the outcome in a slot is what was written: what is not believed counts as an end being written."""
+        (summed,) = _SUM.unpack_from(self._map, at + _SLOT_SIZE - 4)
+        return bool(summed == zlib.crc32(self._map[at + 1 : at + _SLOT_SIZE - 4]))
+
     def _grow(self) -> None:
         if not self._cleared:
             raise StoreError("clear comes before the first attempt")
@@ -223,6 +233,13 @@ class AttemptLog:
                 raise
             room = os.fstatvfs(self._fd)
             raise StoreFull(str(self._path), room.f_bavail * room.f_frsize) from error
+
+
+def is_attempt_log(path: Path) -> bool:
+    """Whether a file is an attempt log, of any boot. Raises OSError."""
+    with path.open("rb") as file:
+        octets = file.read(_HEADER.size)
+    return len(octets) == _HEADER.size and _HEADER.unpack(octets)[:3] == (_MAGIC, _VERSION, _SLOT_SIZE)
 
 
 def _read_boot_id() -> bytes:

@@ -32,9 +32,10 @@ import apsw
 
 from queue_store.attempts import AttemptLog
 from queue_store.batch import Batch, Result
-from queue_store.errors import StoreClosed, StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.errors import StoreClosed, StoreCorrupt, StoreDamaged, StoreError, StoreFailed, StoreFull
 from queue_store.fresh_bodies import FreshBodies
 from queue_store.index import Index, mapped
+from queue_store.mending import note_damage
 from queue_store.operations import Append, Call, Claiming, Close, Operation, Settle, Unclaim, Walk
 from queue_store.recovery import mark_clean
 from queue_store.room import Room
@@ -231,6 +232,17 @@ class Committer:
         results += [(operation, None, self._failure) for operation in waiting]
         if results:
             self._tell(results, time.perf_counter() - began)
+        self._copy_promises()
+
+    def _copy_promises(self, *, closing: bool = False) -> None:
+        """Write halts and holds that are durable and answered to their second copy (halt_journal.py)."""
+        journal = self._index.journal
+        if journal is None or not (journal.unsynced or closing) or self._failure is not None:
+            return
+        try:
+            journal.sync()
+        except OSError as error:
+            self._fail(error)
 
     def _make_room(
         self, batch: Sequence[Operation], error: Exception, results: list[Result], *, closing: bool
@@ -325,6 +337,8 @@ class Committer:
             return
         failure = StoreFailed(f"the store takes no more writes: {error}")
         failure.__cause__ = error
+        if isinstance(error, StoreDamaged):
+            note_damage(self._index.path.parent, str(error))
         self._failure = failure
         if self._on_failed is not None:
             self._call(self._on_failed, failure)
@@ -340,8 +354,11 @@ class Committer:
         except (StoreError, apsw.Error, OSError) as problem:
             error = problem if isinstance(problem, StoreError) else mapped(problem, str(self._index.path), 0)
         finally:
+            self._copy_promises(closing=True)
             self._segments.close()
             self._index.close()
+            if self._index.journal is not None:
+                self._index.journal.close()
             self._upkeep.close()
         results: list[Result] = [
             (operation, None, self._failure or StoreClosed("the disk is full")) for operation in self._stalled

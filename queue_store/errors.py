@@ -4,12 +4,15 @@ from __future__ import annotations
 
 __all__ = [
     "CampaignHalted",
+    "HaltsLost",
     "StoreClosed",
     "StoreCorrupt",
+    "StoreDamaged",
     "StoreError",
     "StoreFailed",
     "StoreFull",
     "StoreLocked",
+    "StoreUnusable",
 ]
 
 
@@ -39,6 +42,23 @@ class StoreCorrupt(StoreError):
         self.what = what
 
 
+class StoreDamaged(StoreCorrupt):
+    """The index is damaged: what it promises can't be kept from here on. Opening the store anew mends it."""
+
+
+class HaltsLost(StoreCorrupt):
+    """What was halted can't be read, neither from the index nor from its copy: nothing may begin."""
+
+    def __init__(self, path: str, journal: str) -> None:
+        super().__init__(
+            path,
+            "it is damaged so that halts may be lost from it, and their copy can't make up for it (halts:"
+            f" {journal}). Nothing is begun, since it could be of a halted campaign. Restore `halts` or the whole folder"
+            " from a backup; or, to go on without the halts that are lost, make an empty file `accept-lost-halts` in"
+            " the folder, start again, and halt again what was halted",
+        )
+
+
 class StoreLocked(StoreError):
     """Another process has the store open."""
 
@@ -59,3 +79,7 @@ class CampaignHalted(StoreError):
     def __init__(self, campaign: str) -> None:
         super().__init__(f"campaign {campaign} is halted")
         self.campaign = campaign
+
+
+class StoreUnusable(StoreError):
+    """The folder of a store, or a file in it, can't be used: rights, a read-only file system, something else there."""

@@ -14,21 +14,24 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import apsw
 
 from queue_store.errors import StoreError, StoreLocked
-from queue_store.finding import Finding, Severity
+from queue_store.finding import Finding, Kind, Severity
 from queue_store.fsck_bodies import check_bodies
 from queue_store.fsck_books import check_books
+from queue_store.fsck_index import check_files, check_halts, check_pages, foretell
 from queue_store.fsck_log import check_log
+from queue_store.lock import holder
+from queue_store.mending import INDEX, LOG
+from queue_store.page_image import PageImage
 
-__all__ = ["Finding", "Severity", "check", "main"]
+__all__ = ["INDEX", "Finding", "Kind", "Severity", "check", "main"]
 
-INDEX = "queue.db"
 BODIES = "segments"
 LOCK = "lock"
 
@@ -38,17 +41,27 @@ def check(folder: Path) -> list[Finding]:
     index = folder / INDEX
     with _hold_off(folder):
         index.stat()
-        log = index.with_name(f"{index.name}-wal")
-        findings = list(check_log(log))
-        try:
-            with closing(_open(index, log)) as db:
-                findings += check_books(db, index.name)
-                findings += check_bodies(db, folder / BODIES)
-        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
-            what = f"it is damaged so that the check could not go on: {error}"
-            findings.append(Finding(severity=Severity.ERROR, where=index.name, what=what))
-        except (apsw.CantOpenError, apsw.IOError, apsw.PermissionsError) as error:
-            raise OSError(f"{index} can't be read: {error}") from error
+        with closing(PageImage(index, folder / LOG)) as image:
+            findings = [*check_log(image), *check_pages(image), *_check_content(folder)]
+            if any(found.kind in (Kind.INDEX, Kind.LOG) for found in findings):
+                findings.append(foretell(image, folder))
+        findings += check_files(folder)
+    return findings
+
+
+def _check_content(folder: Path) -> list[Finding]:
+    index = folder / INDEX
+    findings: list[Finding] = []
+    try:
+        with closing(_open(index, folder / LOG)) as db:
+            findings += check_books(db, index.name)
+            findings += check_bodies(db, folder / BODIES)
+            findings += check_halts(db, folder)
+    except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+        what = f"it is damaged so that the check could not go on: {error}"
+        findings.append(Finding(severity=Severity.ERROR, where=index.name, what=what, kind=Kind.INDEX))
+    except (apsw.CantOpenError, apsw.IOError, apsw.PermissionsError) as error:
+        raise OSError(f"{index} can't be read: {error}") from error
     return findings
 
 
@@ -72,20 +85,20 @@ def main(arguments: Sequence[str]) -> int:
 @contextmanager
 def _hold_off(folder: Path) -> Iterator[None]:
     """Keep the store from being opened, by a shared lock that needs no right to write."""
+    locked: list[int] = []
     try:
-        fd = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # a copy of a store, made without it
-        yield
-        return
-    try:
+        for path in (folder, folder / LOCK):
+            with suppress(FileNotFoundError):  # a copy of a store may be without the file
+                locked.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            for fd in locked:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 32, 0).strip()
-            raise StoreLocked(str(folder), int(holder) if holder.isdigit() else None) from None
+            raise StoreLocked(str(folder), holder(folder / LOCK)) from None
         yield
     finally:
-        os.close(fd)
+        for fd in locked:
+            os.close(fd)
 
 
 def _open(index: Path, log: Path) -> apsw.Connection:

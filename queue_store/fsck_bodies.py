@@ -9,11 +9,12 @@ from typing import BinaryIO
 import apsw
 
 from queue_store.body_records import HEADER_SIZE, body_fits, segment_files, segment_path, unpack_header
-from queue_store.finding import Finding, Severity
+from queue_store.finding import Finding, Kind, Severity
 
 __all__ = ["check_bodies"]
 
 _OF_SEGMENT = "SELECT id, offset, size FROM messages WHERE segment = ? ORDER BY offset"
+_SHOWN = 20
 _HOMELESS = """
 SELECT segment, count(*), min(id) FROM messages WHERE segment NOT IN (SELECT id FROM segments) GROUP BY segment
 """
@@ -28,7 +29,9 @@ def check_bodies(db: apsw.Connection, folder: Path) -> Iterator[Finding]:
         where = segment_path(folder, segment).name
         if path is None:
             if living:
-                yield _error(where, f"the file is missing, with the bodies of {living} messages")
+                messages = [number for (number,) in db.execute("SELECT id FROM messages WHERE segment = ?", (segment,))]
+                what = f"the file is missing, with the bodies of {living} messages"
+                yield _error(where, what, *_affected(db, messages))
             continue
         yield from _check_segment(db, path, segment, vouched)
     for segment, messages, first in db.execute(_HOMELESS):
@@ -39,7 +42,8 @@ def check_bodies(db: apsw.Connection, folder: Path) -> Iterator[Finding]:
         )
     for path in files.values():
         octets = path.stat().st_size
-        yield _note(path.name, f"the index does not know the file: its {octets} octets belong to no message")
+        what = f"the index does not know the file: its {octets} octets belong to no message"
+        yield _note(path.name, what, Kind.STRAY)
 
 
 def _check_segment(db: apsw.Connection, path: Path, segment: int, vouched: int) -> Iterator[Finding]:
@@ -48,7 +52,7 @@ def _check_segment(db: apsw.Connection, path: Path, segment: int, vouched: int) 
         if length < vouched:
             yield _error(path.name, f"it has {length} octets, but the index vouches for {vouched}")
         elif length > vouched:
-            yield _note(path.name, f"its last {length - vouched} octets are of no commit")
+            yield _note(path.name, f"its last {length - vouched} octets are of no commit", Kind.TORN)
         end = 0
         for message_id, offset, size in db.execute(_OF_SEGMENT, (segment,)):
             where = f"{path.name}, octet {offset}"
@@ -59,7 +63,7 @@ def _check_segment(db: apsw.Connection, path: Path, segment: int, vouched: int) 
                 yield _error(where, f"message {message_id} ends at {end}, behind what the index vouches for")
             wrong = _wrong(file, (segment, offset, size, message_id))
             if wrong is not None:
-                yield _error(where, f"the body of message {message_id} {wrong}")
+                yield _error(where, f"the body of message {message_id} {wrong}", *_affected(db, [message_id]))
 
 
 def _wrong(file: BinaryIO, meant: tuple[int, int, int, int]) -> str | None:
@@ -77,9 +81,34 @@ def _wrong(file: BinaryIO, meant: tuple[int, int, int, int]) -> str | None:
     return None if body_fits(file, size, found[2]) else "does not fit its checksum"
 
 
-def _error(where: str, what: str) -> Finding:
-    return Finding(severity=Severity.ERROR, where=where, what=what)
+def _affected(db: apsw.Connection, messages: list[int]) -> Iterator[str]:
+    """Say whose mail it is."""
+    for message_id in messages[:_SHOWN]:
+        row = db.execute(
+            "SELECT c.name, m.reverse_path, m.live FROM messages m JOIN campaigns c ON c.id = m.campaign_id"
+            " WHERE m.id = ?",
+            (message_id,),
+        ).fetchone()
+        if row is not None:
+            name, sender, living = row
+            addresses = [
+                str(address)
+                for (address,) in db.execute(
+                    "SELECT r.address FROM recipients r JOIN messages m ON m.campaign_id = r.campaign_id"
+                    " WHERE m.id = ? AND r.message_id = m.id LIMIT 3",
+                    (message_id,),
+                )
+            ]
+            whose = f"campaign {name}" if name else "no campaign"
+            more = ", ..." if int(str(living)) > len(addresses) else ""
+            yield f"message {message_id} of {whose}, from <{sender}>, to {', '.join(addresses)}{more} ({living} wait)"
+    if len(messages) > _SHOWN:
+        yield f"and {len(messages) - _SHOWN} more messages"
 
 
-def _note(where: str, what: str) -> Finding:
-    return Finding(severity=Severity.NOTE, where=where, what=what)
+def _error(where: str, what: str, *affects: str) -> Finding:
+    return Finding(severity=Severity.ERROR, where=where, what=what, kind=Kind.BODY, affects=affects)
+
+
+def _note(where: str, what: str, kind: Kind) -> Finding:
+    return Finding(severity=Severity.NOTE, where=where, what=what, kind=kind)

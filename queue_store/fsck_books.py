@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from queue_store.finding import Finding, Severity
+from queue_store.finding import Finding, Kind, Severity
 
 __all__ = ["check_books"]
 
@@ -273,7 +273,7 @@ def check_books(db: apsw.Connection, name: str) -> Iterator[Finding]:
     """Find what does not add up in the index; `name` is the file's. Raises apsw.Error."""
     for (text,) in db.execute("PRAGMA integrity_check"):
         if text != "ok":
-            yield Finding(severity=Severity.ERROR, where=name, what=text)
+            yield Finding(severity=Severity.ERROR, where=name, what=str(text), kind=Kind.INDEX)
     db.execute(_PREPARE)
     for check in (*_CAMPAIGNS, *_HALTS, *_MESSAGES, *_IDS, _TOTALS, _SEGMENTS, _CLEAN):
         more = 0

@@ -20,14 +20,28 @@ from typing import Any
 import apsw
 import msgspec
 
-from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.checksums import RESERVED, is_damage, load_checksums
+from queue_store.errors import StoreCorrupt, StoreDamaged, StoreError, StoreFailed, StoreFull
+from queue_store.halt_journal import HaltJournal
 from queue_store.index_names import Campaigns, Lanes
 from queue_store.records import Message, Outcome
 
-__all__ = ["BatchRows", "Deltas", "Index", "as_json", "as_message", "connect", "ids", "mapped"]
+__all__ = [
+    "APPLICATION",
+    "VERSION",
+    "BatchRows",
+    "Deltas",
+    "Index",
+    "as_json",
+    "as_message",
+    "connect",
+    "ids",
+    "mapped",
+    "statements",
+]
 
-_APPLICATION = 0x6D746171  # "mtaq"
-_VERSION = 1
+APPLICATION = 0x6D746171  # "mtaq"
+VERSION = 2  # 1 had no checksums on its pages; it is read and written as it is
 _PAGE_CACHE = 16 << 20  # bytes
 
 _WRITE = (
@@ -50,8 +64,8 @@ def mapped(error: apsw.Error | OSError, path: str, free: int) -> StoreError:
     """Give the store's own error for one of SQLite or the operating system."""
     if isinstance(error, apsw.FullError):
         return StoreFull(path, free)
-    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
-        return StoreCorrupt(path, str(error))
+    if is_damage(error):
+        return StoreDamaged(path, f"it is damaged: {error}")
     if isinstance(error, (OSError, *_FATAL)):
         return StoreFailed(f"{path}: {error}")
     return StoreError(f"{path}: {error}")
@@ -59,8 +73,11 @@ def mapped(error: apsw.Error | OSError, path: str, free: int) -> StoreError:
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
     """Open the index file as all connections to it are opened."""
+    load_checksums()
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     db = apsw.Connection(str(path), flags=flags)
+    # Only an orderly end takes the log away, so that one that is missing after a crash is noticed (opening.py).
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     db.set_busy_timeout(10_000)
     db.execute(f"PRAGMA cache_size = {-_PAGE_CACHE // 1024}")
     db.execute("PRAGMA temp_store = MEMORY")
@@ -81,7 +98,8 @@ def _text(rows: Sequence[Any]) -> str | None:
     return as_json(rows) if rows else None
 
 
-def _statements(name: str) -> str:
+def statements(name: str) -> str:
+    """Give a file of SQL of this package."""
     return resources.files("queue_store").joinpath(name).read_text("utf-8")
 
 
@@ -186,21 +204,25 @@ class BatchRows:
 class Index:
     """The writer's side of the index. `now` gives µs since the epoch. For one thread at a time."""
 
-    def __init__(self, path: Path, *, now: Callable[[], int]) -> None:
+    def __init__(self, path: Path, *, now: Callable[[], int], journal: HaltJournal | None = None) -> None:
         """Open the file, create or check its schema. Raises apsw.Error, StoreCorrupt."""
         self.path = path
         self.now = now
+        self.journal = journal  # told of campaigns, holds and halts once they are durable
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # addresses are for no one else to read
         self.db = connect(path)
         try:
             self._prepare()
+            self.campaigns = Campaigns(self)
+            next_id: int | None = self.value("SELECT value FROM meta WHERE key = 'next_id'")
+            if next_id is None:
+                raise StoreDamaged(str(self.path), "it is damaged: the next identifier is missing")
         except BaseException:
             self.db.close()
             raise
         self.deltas = Deltas()
         self.lanes = Lanes(self)
-        self.campaigns = Campaigns(self)
-        self.next_id: int = self.value("SELECT value FROM meta WHERE key = 'next_id'")
+        self.next_id: int = next_id
         self._stored_next_id = self._written_next_id = self.next_id
         self._undo: list[Callable[[], object]] = []
         self._after: list[Callable[[], object]] = []
@@ -209,13 +231,16 @@ class Index:
 
     def _prepare(self) -> None:
         db = self.db
-        if (found := db.pragma("application_id")) not in (0, _APPLICATION):
+        if (found := db.pragma("application_id")) not in (0, APPLICATION):
             raise StoreCorrupt(str(self.path), f"it is another program's file (application id {found})")
         version = db.pragma("user_version")
-        if version > _VERSION:
-            raise StoreCorrupt(str(self.path), f"its schema {version} is newer than this program's, {_VERSION}")
+        if version > VERSION:
+            raise StoreCorrupt(str(self.path), f"its schema {version} is newer than this program's, {VERSION}")
         if version == 0:
+            db.reserve_bytes(reserve=RESERVED)
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        elif version == VERSION and db.reserve_bytes() != RESERVED:
+            raise StoreDamaged(str(self.path), "it is damaged: its header says that its pages have no checksums")
         if (mode := db.pragma("journal_mode", "wal")) != "wal":
             raise StoreCorrupt(str(self.path), f"its journal mode is {mode}: the file system can't do WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -224,10 +249,10 @@ class Index:
         db.execute("PRAGMA wal_autocheckpoint = 0")
         if version == 0:
             with self._plain_transaction():
-                db.execute(_statements("schema.sql"))
-                db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-        db.execute(_statements("batch.sql"))
+                db.execute(statements("schema.sql"))
+                db.execute(f"PRAGMA application_id = {APPLICATION}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute(statements("batch.sql"))
 
     @contextmanager
     def _plain_transaction(self) -> Iterator[None]:

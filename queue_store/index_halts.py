@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from queue_store.errors import CampaignHalted, StoreError
 from queue_store.index import BatchRows, Index
 from queue_store.records import CampaignRecord, HaltRecord, HaltRequest, Tally
 
-__all__ = ["STEPS", "count_refused", "load_campaigns", "load_halt", "record_halt", "record_halt_step", "record_hold"]
+__all__ = [
+    "STEPS",
+    "count_refused",
+    "load_campaigns",
+    "load_halt",
+    "record_halt",
+    "record_halt_step",
+    "record_hold",
+    "put_back_halts",
+    "promised",
+]
 
 STEPS = ("queue_dropped", "in_flight_finished", "completed")
 
@@ -54,6 +65,7 @@ def record_halt(index: Index, request: HaltRequest) -> HaltRecord:
     )
     _note(index, (request.requested_uid, request.requested_user, "halt", campaign.id, request.reason or ""))
     index.campaigns.mark(campaign, held=False, halted=True)
+    _tell_journal(index, campaign.id, halt)
     return halt
 
 
@@ -66,7 +78,9 @@ def record_halt_step(index: Index, campaign: str, step: str, at: int) -> HaltRec
         raise StoreError(f"campaign {campaign} is not halted")
     column = f"{step}_at"
     index.db.execute(f"UPDATE halts SET {column} = coalesce({column}, ?) WHERE campaign_id = ?", (at, entry.id))
-    return load_halt(index.db, entry.id, campaign)
+    halt = load_halt(index.db, entry.id, campaign)
+    _tell_journal(index, entry.id, halt)
+    return halt
 
 
 def record_hold(index: Index, campaign: str, *, held: bool, uid: int | None, user: str) -> None:
@@ -78,6 +92,42 @@ def record_hold(index: Index, campaign: str, *, held: bool, uid: int | None, use
     index.db.execute("UPDATE campaigns SET held = ? WHERE id = ?", (int(held), entry.id))
     _note(index, (uid, user, "hold" if held else "release", entry.id, ""))
     index.campaigns.mark(entry, held=held)
+    journal = index.journal
+    if journal is not None:
+        index.after_commit(lambda: journal.note_hold(entry.id, campaign, held=held))
+
+
+def put_back_halts(index: Index, halts: Mapping[str, HaltRecord]) -> list[str]:
+    """Put on record the halts that their copy has and the index lacks; give a sentence for each."""
+    told = []
+    for name, halt in halts.items():
+        entry = index.campaigns.intern(name)
+        if entry.halted:
+            continue
+        values = [getattr(halt, field) for field in _HALT_FIELDS]
+        index.db.execute(
+            f"INSERT INTO halts (campaign_id, {_HALT_COLUMNS}) VALUES (?{', ?' * len(values)})", (entry.id, *values)
+        )
+        # What is queued is to be dropped, and an index that is older than the halt may have some.
+        index.db.execute(
+            "UPDATE halts SET queue_dropped_at = NULL, completed_at = NULL WHERE campaign_id = ?", (entry.id,)
+        )
+        index.db.execute(
+            "UPDATE campaigns SET held = 0, began = max(began, ?) WHERE id = ?", (halt.kind == "stop", entry.id)
+        )
+        index.campaigns.mark(entry, held=False, halted=True)
+        told.append(f"the halt of campaign {name} was missing from the index, and was put back from its copy")
+    return told
+
+
+def promised(db: apsw.Connection) -> Iterator[list[Any]]:
+    """Give what the journal is to say, as its records."""
+    halts = {row[0]: row[1:] for row in db.execute(f"SELECT campaign_id, {_HALT_COLUMNS} FROM halts")}
+    for number, name, held in db.execute("SELECT id, name, held FROM campaigns WHERE id > 0 ORDER BY id"):
+        if number in halts:
+            yield ["halt", number, to_builtins(_as_halt(name, halts[number]))]
+        else:
+            yield ["hold", number, name, True] if held else ["campaign", number, name]
 
 
 def count_refused(index: Index, campaign: str, recipients: int, *, discarded: bool) -> None:
@@ -115,6 +165,12 @@ def load_campaigns(db: apsw.Connection) -> Sequence[CampaignRecord]:
 
 def _as_halt(name: str, row: Sequence[Any]) -> HaltRecord:
     return HaltRecord(campaign=name, **dict(zip(_HALT_FIELDS, row, strict=True)))
+
+
+def _tell_journal(index: Index, number: int, halt: HaltRecord) -> None:
+    journal = index.journal
+    if journal is not None:
+        index.after_commit(lambda: journal.note_halt(number, halt))
 
 
 def _note(index: Index, what: tuple[int | None, str, str, int, str]) -> None:

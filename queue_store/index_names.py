@@ -55,6 +55,10 @@ class Campaigns:
             entry = CampaignEntry(self._index.db.last_insert_rowid(), name, held=False, halted=False)
             self._add(entry)
             self._index.on_rollback(lambda: self._forget(name))
+            journal = self._index.journal
+            if journal is not None:
+                number = entry.id
+                self._index.after_commit(lambda: journal.note_campaign(number, name))
         return entry
 
     def mark(self, entry: CampaignEntry, *, held: bool | None = None, halted: bool | None = None) -> None:

@@ -251,7 +251,8 @@ class Recovery(Struct, frozen=True, kw_only=True, gc=False):
     returned: int = 0  # claimed recipients that went back to READY
     unknown: int = 0  # recipients of halted campaigns whose transaction was open
     settled: int = 0  # outcomes found in the attempt log and not yet in the index
-    repairs: Sequence[str] = ()  # a sentence each: torn tails cut, records quarantined
+    repairs: Sequence[str] = ()  # a sentence each: torn tails cut, damage mended
+    set_aside: Sequence[str] = ()  # the folders in which damaged files lie until someone has looked at them
 
 
 class QueuedDelta(Struct, frozen=True, kw_only=True, gc=False):

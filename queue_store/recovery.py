@@ -12,7 +12,6 @@ All this is one transaction, and the log is cleared behind it, so that a recover
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,13 +20,29 @@ from pathlib import Path
 import apsw
 from msgspec.structs import replace
 
+from queue_store.access import unusable
 from queue_store.attempts import AttemptLog, OpenAttempt
 from queue_store.body_records import segment_files
-from queue_store.errors import StoreCorrupt, StoreFull
+from queue_store.checksums import is_damage
+from queue_store.errors import StoreCorrupt, StoreDamaged, StoreFull
+from queue_store.halt_journal import HaltJournal, Promises
 from queue_store.index import BatchRows, Index, mapped
-from queue_store.index_halts import load_campaigns
+from queue_store.index_halts import load_campaigns, promised, put_back_halts
 from queue_store.index_mail import settle
-from queue_store.lock import take_lock
+from queue_store.lock import StoreLock, take_lock
+from queue_store.mending import (
+    ACCEPT,
+    HALTS,
+    INDEX,
+    LOG,
+    NOTED,
+    check_log,
+    finish,
+    look,
+    make_quarantine,
+    mend,
+    set_aside,
+)
 from queue_store.records import Outcome, Recovery, Settlement
 from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
@@ -44,6 +59,7 @@ WITH RECURSIVE found (id) AS (
 )
 SELECT lanes.name FROM found CROSS JOIN lanes ON lanes.id = found.id
 """
+_SKIPPED_IDS = 1_000_000  # that may have been given in commits that are lost
 _NEXT_DUE = "SELECT due FROM recipients INDEXED BY due WHERE state IN (1, 2) ORDER BY due LIMIT 1"
 _CLAIMED = """
 SELECT r.campaign_id, r.id, r.message_id, r.attempts, r.uncertain
@@ -53,13 +69,13 @@ FROM recipients AS r INDEXED BY claimed WHERE r.state = 3
 
 @dataclass(slots=True)
 class Opened:
-    """The parts of an open store. `lock` is the descriptor that holds the lock."""
+    """The parts of an open store."""
 
     index: Index
     segments: Segments
     attempts: AttemptLog
     room: Room
-    lock: int
+    lock: StoreLock
     recovery: Recovery
 
     def abandon(self) -> None:
@@ -67,7 +83,9 @@ class Opened:
         self.attempts.close()
         self.segments.close()
         self.index.close()
-        os.close(self.lock)
+        if self.index.journal is not None:
+            self.index.journal.close()
+        self.lock.close()
 
 
 @dataclass(slots=True)
@@ -83,58 +101,145 @@ class _Findings:
 
 
 def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
-    """Open or create the store in a folder, mended. Blocks. Raises StoreLocked, StoreCorrupt, StoreFull, OSError.
+    """Open or create the store in a folder, mended. Blocks. Raises StoreLocked, StoreCorrupt, StoreFull,
+    StoreUnusable, OSError.
 
     On a full disk the reserve is spent: a halt must be possible after a restart too.
     """
+    try:
+        return _open_store(path, reserve, segment_size, now)
+    except OSError as error:
+        plain = unusable(path, error)
+        if plain is None:
+            raise
+        raise plain from error
+
+
+def _open_store(path: Path, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = take_lock(path / "lock", path)
     try:
         room = Room(path, reserve)
+        opening = _Opening(path, lock, room, segment_size, now)
         try:
-            return _open_parts(path, lock, room, segment_size, now)
+            return opening.open()
         except (apsw.Error, OSError, StoreFull) as error:
             # SQLite tells a full disk by more than one error while it opens.
             full = isinstance(error, (apsw.FullError, StoreFull)) or room.exhausted()
-            if not full or not room.spend():
+            if not full:
                 raise
-            return _open_parts(path, lock, room, segment_size, now)
+            if not room.spend():
+                raise error if isinstance(error, StoreFull) else StoreFull(str(path), room.free()) from error
+            return opening.open()
     except apsw.Error as error:
-        os.close(lock)
-        raise mapped(error, str(path / "queue.db"), 0) from error
+        lock.close()
+        raise mapped(error, str(path / INDEX), 0) from error
     except BaseException:
-        os.close(lock)
+        lock.close()
         raise
 
 
-def _open_parts(path: Path, lock: int, room: Room, segment_size: int, now: Callable[[], int]) -> Opened:
-    with ExitStack() as parts:
-        index = Index(path / "queue.db", now=now)
-        parts.callback(index.close)
-        _check_not_lost(index, path)
-        segments = Segments(path / "segments", segment_size=segment_size)
-        parts.callback(segments.close)
-        repairs = segments.recover(dict(index.rows("SELECT id, length FROM segments")))
-        attempts = AttemptLog(path / "attempts")
-        parts.callback(attempts.close)
-        recovery = replace(_recover(index, attempts), repairs=tuple(repairs))
-        attempts.clear()
-        room.restore(beside=RESERVE_BESIDE)
-        parts.pop_all()
-    return Opened(index, segments, attempts, room, lock, recovery)
+class _Opening:
+    """One opening of a store; `open` may be called again where it failed."""
+
+    def __init__(self, path: Path, lock: StoreLock, room: Room, segment_size: int, now: Callable[[], int]) -> None:
+        self._path = path
+        self._lock = lock
+        self._room = room
+        self._segment_size = segment_size
+        self._now = now
+        self._told: list[str] = []  # of a damaged index that was mended
+
+    def open(self) -> Opened:
+        """Open it, and mend a damaged index if that is what is in the way. Raises as `open_store`, and apsw.Error."""
+        finish(self._path)
+        try:
+            if (self._path / NOTED).exists():
+                look(self._path)
+            return self._open_parts()
+        except (apsw.Error, StoreDamaged) as error:
+            if self._told or not isinstance(error, StoreDamaged) and not is_damage(error):
+                raise
+            damage = error if isinstance(error, StoreDamaged) else StoreDamaged(str(self._path / INDEX), str(error))
+            self._told = mend(self._path, damage, now=self._now())
+            return self._open_parts()
+
+    def _open_parts(self) -> Opened:
+        path = self._path
+        index_size, log_size = (_size(path / name) for name in (INDEX, LOG))
+        if log_size and not index_size:  # SQLite would take it for the log of another file, and remove it
+            raise StoreDamaged(str(path / INDEX), "it is missing or empty, and its log is there")
+        with ExitStack() as parts:
+            journal = HaltJournal(path / HALTS)
+            parts.callback(journal.close)
+            index = Index(path / INDEX, now=self._now, journal=journal)
+            parts.callback(index.close)
+            if log_size:
+                check_log(path)
+            if not index_size:
+                _check_not_lost(index, journal.promises, path)
+            if (path / NOTED).exists():
+                _check_structure(index)
+            told = [*self._told]
+            lost_log = bool(index_size and not log_size and not self._told and not _is_clean(index))
+            if lost_log:
+                told.append(f"{LOG} is missing after a run that did not end in order: what was only there is lost")
+                index.take_ids(_SKIPPED_IDS)
+            if not journal.promises.whole and not journal.promises.missing:
+                told.append(f"{HALTS}, the copy of the halts, is damaged ({journal.promises.damage}): written anew")
+            with index.transaction():
+                told += put_back_halts(index, journal.promises.halts)
+            segments = Segments(path / "segments", segment_size=self._segment_size)
+            parts.callback(segments.close)
+            keep = make_quarantine(path) if lost_log else None
+            told += segments.recover(dict(index.rows("SELECT id, length FROM segments")), keep=keep)
+            attempts = AttemptLog(path / "attempts")
+            parts.callback(attempts.close)
+            recovery = replace(_recover(index, attempts), repairs=tuple(told), set_aside=_set_aside(path))
+            attempts.clear()
+            journal.begin(promised(index.db))
+            self._room.restore(beside=RESERVE_BESIDE)
+            (path / NOTED).unlink(missing_ok=True)
+            (path / ACCEPT).unlink(missing_ok=True)
+            parts.pop_all()
+        return Opened(index, segments, attempts, self._room, self._lock, recovery)
 
 
-def _check_not_lost(index: Index, path: Path) -> None:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_clean(index: Index) -> bool:
+    return bool(index.value("SELECT value FROM meta WHERE key = 'clean'"))
+
+
+def _set_aside(path: Path) -> tuple[str, ...]:
+    return tuple(str(each) for each in set_aside(path))
+
+
+def _check_structure(index: Index) -> None:
+    """Look for damage in the structure of an index whose pages are sound. Raises StoreDamaged, apsw.Error."""
+    found = index.value("PRAGMA integrity_check(1)")
+    if found != "ok":
+        raise StoreDamaged(str(index.path), f"it is damaged: {found}")
+
+
+def _check_not_lost(index: Index, promises: Promises, path: Path) -> None:
     """Refuse a new index beside bodies: recovery would cut them all. One file may be a torn first commit.
 
     Raises StoreCorrupt.
     """
     folder = path / "segments"
-    if index.next_id != 1 or not folder.is_dir():
-        return
-    filled = [file for file in segment_files(folder).values() if file.stat().st_size]
-    if len(filled) > 1:
-        raise StoreCorrupt(str(index.path), f"it is new, but {len(filled)} segments of bodies are there: was it lost?")
+    filled = [file for file in segment_files(folder).values() if file.stat().st_size] if folder.is_dir() else []
+    if len(filled) > 1 or (filled and promises.names):
+        raise StoreCorrupt(
+            str(index.path),
+            f"it is new, but {len(filled)} segments of bodies are there: was it lost? Restore it from a backup; or, to"
+            f" go on without that mail, move {folder} away (the halts stay in force)",
+        )
 
 
 def mark_clean(index: Index, room: Room) -> None:

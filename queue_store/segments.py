@@ -22,7 +22,7 @@ from queue_store.body_records import HEADER_SIZE, checksum_of, pack_header, segm
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
 from queue_store.read_ahead import ReadAhead
 
-__all__ = ["Segments"]
+__all__ = ["Segments", "sync_folder"]
 
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _NOWAIT_LIMIT = 256 << 10  # octets; checking and copying more would hold up the event loop for over 0.1 ms
@@ -33,7 +33,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM
 _Piece = bytes | bytearray | memoryview
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make durable which files are in a folder. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -142,10 +143,11 @@ class Segments:
         self.active = 0
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
 
-    def recover(self, known: Mapping[int, int]) -> list[str]:
+    def recover(self, known: Mapping[int, int], *, keep: Path | None = None) -> list[str]:
         """Make the files fit the index, which vouches for `known` (segment: length), and start a new active segment.
+        With `keep`, what no commit vouches for is not taken away, but put there or left.
 
         Gives a sentence for each thing mended, and for each segment that lacks what the index points at (which stays
         as it is: reads of what is missing raise StoreCorrupt). Raises OSError.
@@ -160,19 +162,27 @@ class Segments:
         for segment, path in files.items():
             length = path.stat().st_size
             vouched = known.get(segment)
+            if vouched is None and keep is not None:
+                path.rename(keep / path.name)
+                repairs.append(
+                    f"segment {segment} ({length} octets) belongs to no message that is known: put in {keep}"
+                )
+                continue
             if vouched is None:
                 path.unlink()
                 if length:
                     repairs.append(f"segment {segment} ({length} octets) belongs to no message: removed")
                 continue
-            if length > vouched:
+            if length > vouched and keep is not None:
+                repairs.append(f"segment {segment}: no commit vouches for its last {length - vouched} octets")
+            elif length > vouched:
                 self._cut(path, vouched)
                 repairs.append(f"segment {segment}: cut {length - vouched} octets that no commit vouches for")
             elif length < vouched:
                 repairs.append(f"segment {segment} is too short: {length} of {vouched} octets are there")
             self._lengths[segment] = min(length, vouched)
         if repairs:
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         return repairs
 
     def append(self, message_id: int, body: Sequence[_Piece]) -> tuple[int, int, int]:
@@ -219,7 +229,7 @@ class Segments:
                 os.fdatasync(self._fd)
             self._synced = self._durable = self._end
             if self._folder_dirty:
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
                 self._folder_dirty = False
         except OSError as error:
             self._fail(error)
@@ -267,6 +277,14 @@ class Segments:
             raise
         self._check(header, body, (segment, offset, size, message_id))
         return body
+
+    def read_raw(self, segment: int, offset: int, size: int) -> bytes:
+        """Read what is in the place of a record, header and body, checked or not. Raises OSError."""
+        reader = self._readers.take(segment)
+        try:
+            return _read_fully(reader.fd, offset, HEADER_SIZE + size)
+        finally:
+            self._readers.give_back(reader)
 
     def read_nowait(self, segment: int, offset: int, size: int, message_id: int) -> bytes | None:
         """Read a body that is in memory; None when the disk would have to be waited for, when the file system can't

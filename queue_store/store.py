@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -25,10 +26,11 @@ import apsw
 from queue_store import index_drops, index_halts
 from queue_store.attempts import AttemptLog
 from queue_store.committer import Committer
-from queue_store.errors import StoreClosed, StoreCorrupt
+from queue_store.errors import StoreClosed, StoreCorrupt, StoreDamaged
 from queue_store.fresh_bodies import FreshBodies
 from queue_store.index import Index, mapped
 from queue_store.index_reads import IndexReader
+from queue_store.mending import NOTED, note_damage, set_aside, set_body_aside
 from queue_store.operations import Append, Call, Claiming, Close, Settle, Unclaim, Walk
 from queue_store.records import (
     Appended,
@@ -259,6 +261,14 @@ class QueueStore:
         """Bytes that are free on the store's file system for mail: less the reserve where it is not on disk yet."""
         return self._opened.room.free()
 
+    def notices(self) -> list[str]:
+        """Give what a person should see to, though mail goes on: a sentence each. Looks into the store's folder."""
+        folder = self._index_path.parent
+        told = [f"damaged files lie in {each}: look at them, and remove it" for each in set_aside(folder)]
+        if (folder / NOTED).exists():
+            told.append("the index is damaged; the next start makes it anew from what is sound of it: restart soon")
+        return told
+
     def prune(self, before: int, *, limit: int = 2_000) -> asyncio.Future[bool]:
         """Forget outcomes (not counts, not halts) older than `before`; gives whether there is more to forget."""
         return self._walk(lambda index: index_drops.prune(index, before, limit))
@@ -286,7 +296,10 @@ class QueueStore:
                 self._reader = IndexReader(self._index_path)
             return work(self._reader)
         except apsw.Error as error:
-            raise mapped(error, str(self._index_path), 0) from error
+            known = mapped(error, str(self._index_path), 0)
+            if isinstance(known, StoreDamaged):
+                note_damage(self._index_path.parent, str(known))
+            raise known from error
 
     def _load_body(self, message: Message) -> bytes:
         """Read a body; where it was copied forward since the message was claimed, at its new place."""
@@ -297,7 +310,11 @@ class QueueStore:
                 return segments.read(*place, message.id)
             except StoreCorrupt:
                 now = self._reading.submit(self._read_here, lambda reader: reader.locate(message.id)).result()
-                if now is None or now == place:
+                if now is None:
+                    raise
+                if now == place:
+                    with suppress(OSError):
+                        set_body_aside(self._index_path.parent, message.id, segments.read_raw(*place))
                     raise
                 place = now
         return segments.read(*place, message.id)
@@ -313,7 +330,7 @@ class QueueStore:
             self._reading.shutdown()
             self._loading.shutdown()
             self._opened.attempts.close()
-            os.close(self._opened.lock)
+            self._opened.lock.close()
 
     def _close_reader(self) -> None:
         if self._reader is not None:

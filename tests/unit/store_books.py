@@ -97,10 +97,15 @@ IMBALANCES = {
 }
 
 
-def check_books(folder: Path) -> None:
-    """Fail if anything in the index contradicts anything else in it, or the segment files."""
+def check_index(folder: Path) -> None:
+    """Fail if anything in the index contradicts anything else in it."""
     for what, sql in IMBALANCES.items():
         assert rows(folder, sql) == [], what
+
+
+def check_books(folder: Path) -> None:
+    """Fail if anything in the index contradicts anything else in it, or the segment files."""
+    check_index(folder)
     files = segment_files(folder / "segments")
     for segment, length, living in rows(folder, "SELECT id, length, live_messages FROM segments"):
         if living:

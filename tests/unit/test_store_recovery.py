@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from queue_store.errors import StoreCorrupt, StoreLocked
+from queue_store.index import connect
 from queue_store.records import Outcome, QueuedState, QueueFilter
 from queue_store.store import QueueStore
 from tests.unit.store_books import BODY, check_books, new_message, rows
@@ -301,8 +302,9 @@ async def test_a_foreign_or_newer_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "queue.db").unlink()
     store = await QueueStore.open(tmp_path, reserve=0)
     await store.close()
-    code = "import apsw, sys; apsw.Connection(sys.argv[1]).execute('PRAGMA user_version = 99')"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "queue.db"], check=True)
+    newer = connect(tmp_path / "queue.db")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
     with pytest.raises(StoreCorrupt, match="newer"):
         await QueueStore.open(tmp_path, reserve=0)
 

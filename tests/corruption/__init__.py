@@ -1,0 +1,1 @@
+"""Damaged stores: what is promised of them, tried at random."""
