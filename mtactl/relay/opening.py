@@ -34,7 +34,7 @@ class HostUnreachable(TransientFailure):
 
 
 class _TlsFailed(Exception):
-    """The handshake failed, or nothing could be said after it."""
+    """STARTTLS got no answer that makes sense, the handshake failed, or nothing could be said after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ async def open_session(
 ) -> SmtpSession:
     """Open a session as `hostname`, encrypted if `tls` is given and the peer can.
 
-    When the handshake fails, it is opened again in the clear (RFC 7435 §3). Raises TransientFailure.
+    When the peer makes nothing of STARTTLS, or the handshake fails, it is opened again in the clear (RFC 7435 §3). Raises
+    TransientFailure.
     """
     if tls is not None:
         try:
@@ -154,8 +155,10 @@ async def _start_tls(
             server_hostname=endpoint.host, validate_certs=False, tls_context=context, timeout=timeouts.starttls
         )
     except aiosmtplib.SMTPResponseException as error:
-        if error.code == 421 or error.code < 400 or not client.is_connected:
+        if error.code == 421:
             raise
+        if error.code < 400 or not client.is_connected:
+            raise _TlsFailed from error
         return ""
     # a name that can't be sent in the handshake is a ValueError
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:
