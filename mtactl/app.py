@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import gc
 import resource
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -22,6 +24,7 @@ from mtactl.control.listener import ControlSocketError
 from mtactl.control.server import ControlServer
 from mtactl.control.types import ReloadReport
 from mtactl.core import Core
+from mtactl.descriptors import TooFewDescriptors, fit
 from mtactl.edge.intake import StoreIntake
 from mtactl.edge.listener import Listeners
 from mtactl.edge.policy import ListenerPolicy
@@ -41,6 +44,8 @@ __all__ = ["main"]
 
 _EX_CONFIG = 78  # sysexits.h
 _EDGE_GRACE = 5.0  # seconds for messages on their way in
+_TOLD_EVERY = 60.0  # seconds
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _COLLECT = 20_000, 20, 20  # of the objects that a mail takes, hardly any is part of a cycle
 
 _log = structlog.get_logger("mtactld")
@@ -65,18 +70,29 @@ class Daemon:
 
     def __init__(self, path: Path, settings: Settings, writer: LineWriter) -> None:
         self._path = path
-        self._settings = settings
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._settings, self._shares = fit(settings, self._descriptors)
+        if self._settings is not settings:
+            _log.warning(
+                "the limit on open files does not allow for all connections that are configured",
+                limit=self._descriptors,
+                clients=self._shares.clients,
+                peers=self._shares.peers,
+            )
         self._writer = writer
         self._stop = asyncio.Event()
+        self._told_of_accept = float("-inf")
         self._store_failed = ""
         self._accepting = False
+        self._listeners: Listeners | None = None
         self._notifier = Notifier()
-        self._instruments = Instruments(writer, settings, problems=self._problems, ready=lambda: self._accepting)
+        self._instruments = Instruments(writer, settings, problems=self._hindrances, ready=lambda: self._accepting)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises StoreError, OSError, ControlSocketError when it can't start."""
         sockets = take_sockets()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._take_exception)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with AsyncExitStack() as stack:
@@ -118,13 +134,19 @@ class Daemon:
             reload=self._reload,
         )
         if settings.metrics.listen is not None:
-            monitoring = self._instruments.server()
+            monitoring = self._instruments.server(most=self._shares.monitoring, backlog=self._shares.backlog)
             given = sockets.get("metrics")
             address = await monitoring.start(given[0] if given else settings.metrics.listen)
             stack.push_async_callback(monitoring.close)
             _log.info("metrics_listening", address=address[0], port=address[1])
         control_sockets = sockets.get("control")
-        control = ControlServer(self._node, settings.control, listening=control_sockets[0] if control_sockets else None)
+        control = ControlServer(
+            self._node,
+            settings.control,
+            listening=control_sockets[0] if control_sockets else None,
+            most=self._shares.control,
+            backlog=self._shares.backlog,
+        )
         await stack.enter_async_context(core)
         await control.start()
         stack.push_async_callback(control.stop)
@@ -138,7 +160,7 @@ class Daemon:
             after_halt=settings.campaign.after_halt,
         )
         campaigns = CampaignHeaders(settings.campaign.headers)
-        listeners = Listeners(
+        self._listeners = listeners = Listeners(
             [
                 ListenerPolicy(
                     hostname=settings.node.hostname,
@@ -178,6 +200,15 @@ class Daemon:
 
     # -- what goes wrong --------------------------------------------------------------------------------------------
 
+    def _take_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what nobody took care of. asyncio's own loop comes here for each connection that it can't accept."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
+            loop.default_exception_handler(context)
+        elif time.monotonic() >= self._told_of_accept + _TOLD_EVERY:
+            self._told_of_accept = time.monotonic()
+            _log.warning("no room for connections", why=error.strerror, limit=self._descriptors)
+
     def _fail(self, error: BaseException) -> None:
         """Begin nothing more: the store takes no more writes. Say so until someone comes."""
         self._store_failed = str(error) or type(error).__name__
@@ -185,7 +216,15 @@ class Daemon:
         _log.error("the store failed; nothing more is taken or begun until a restart", why=self._store_failed)
 
     def _problems(self) -> Sequence[str]:
-        problems = []
+        """Give a sentence for all that is wrong."""
+        problems = list(self._hindrances())
+        if self._core.dispatcher.shortage:
+            problems.append(f"connections to peers could not be opened: {self._core.dispatcher.shortage}")
+        return problems
+
+    def _hindrances(self) -> Sequence[str]:
+        """Give a sentence for each reason why some mail is not taken."""
+        problems = [] if self._listeners is None else list(self._listeners.problems())
         if self._store_failed:
             problems.append(f"the store failed and takes no more writes: {self._store_failed}")
         elif self._core.store.free_bytes() <= 0:
@@ -207,7 +246,7 @@ class Daemon:
 
     def _reload(self) -> ReloadReport:
         """Read the file again and apply what can be applied. Raises ConfigError; then nothing was changed."""
-        new = load_settings(self._path)
+        new, _shares = fit(load_settings(self._path), self._descriptors)
         changed = set(_differences(self._settings, new))
         later = sorted(key for key in changed if key.startswith(_AT_START))
         applied = sorted(changed.difference(later))
@@ -296,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_run(chosen.config, settings, writer))
-    except (StoreError, ControlSocketError, OSError) as error:
+    except (StoreError, ControlSocketError, TooFewDescriptors, OSError) as error:
         _log.error("can't start", why=str(error))
         status = 1
     finally:

@@ -15,6 +15,7 @@ __all__ = [
     "CampaignError",
     "ConfigError",
     "IllegalMove",
+    "LocalShortage",
     "MtactlError",
     "PermanentFailure",
     "TransientFailure",
@@ -70,6 +71,10 @@ class DeliveryFailure(MtactlError):
 
 class TransientFailure(DeliveryFailure):
     """A later attempt may do (no answer, 4yz, DNS time-out)."""
+
+
+class LocalShortage(TransientFailure):
+    """This machine lacks what a connection takes (descriptors, memory), which is no fault of the destination."""
 
 
 class PermanentFailure(DeliveryFailure):

@@ -70,9 +70,9 @@ class Instruments:
         configure_log(self._writer, form=settings.format, level=settings.level)
         self._outcomes.change(form=settings.format, level=settings.level)
 
-    def server(self) -> MonitoringServer:
-        """Give the HTTP server for /metrics, /healthz and /readyz."""
-        return MonitoringServer(self.metrics, Health(self._reasons))
+    def server(self, *, most: int, backlog: int) -> MonitoringServer:
+        """Give the HTTP server for /metrics, /healthz and /readyz, for so many connections."""
+        return MonitoringServer(self.metrics, Health(self._reasons), most=most, backlog=backlog)
 
     async def sample(self) -> None:
         """Measure the event loop's lag until cancelled."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ __all__ = ["Segments", "sync_folder"]
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _NOWAIT_LIMIT = 256 << 10  # octets; checking and copying more would hold up the event loop for over 0.1 ms
 _OPEN_READERS = 128
+_OPEN_PART = 16  # the most that they may be of all descriptors that the process may have: a sixteenth
 # Out of descriptors or memory is no fault of the disk: like a full one, it passes.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -56,8 +58,10 @@ class _Reader:
 class _Readers:
     """A bounded set of open segment files, the least recently used one closed first. For any thread."""
 
-    def __init__(self, folder: Path, limit: int = _OPEN_READERS) -> None:
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
         self._folder = folder
+        if limit is None:
+            limit = min(_OPEN_READERS, max(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _OPEN_PART))
         self._limit = limit
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, _Reader] = OrderedDict()

@@ -19,7 +19,6 @@ __all__ = ["Door", "open_connection"]
 _MOST_HEADER = 8190  # bytes a field; the request line too
 _MOST_HEADERS = 64
 _IDLE_TIME = 75.0  # seconds between requests, and for the head of one
-_MOST_TURNED_AWAY = 64  # that may linger
 _LINGER_TIME = 1.0  # seconds for which what the client writes is still taken after a refusal, so that it reads it
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -41,12 +40,19 @@ _TURNED_AWAY = _turned_away()
 class Door(asyncio.Protocol):
     """The protocol of a connection until it is let in, or for the moment in which it is turned away.
 
-    `turned_away` holds those that have their refusal and are not yet closed.
+    `turned_away` holds those that have their refusal and are not yet closed; so many may be `lingering` there.
     """
 
-    def __init__(self, admit: Callable[[asyncio.Transport, Door], None], turned_away: set[asyncio.Transport]) -> None:
+    def __init__(
+        self,
+        admit: Callable[[asyncio.Transport, Door], None],
+        turned_away: set[asyncio.Transport],
+        *,
+        lingering: int,
+    ) -> None:
         self._admit = admit
         self._turned_away = turned_away
+        self._lingering = lingering
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,7 +62,7 @@ class Door(asyncio.Protocol):
     def turn_away(self, transport: asyncio.Transport) -> None:
         """Say that there are too many. A client that writes before it reads gets a moment to come to the answer."""
         transport.write(_TURNED_AWAY)
-        if len(self._turned_away) >= _MOST_TURNED_AWAY:
+        if len(self._turned_away) >= self._lingering:
             transport.close()
             return
         self._transport = transport

@@ -42,7 +42,7 @@ class Listener:
         self._inode = None if path is None else _inode(path)
 
     @classmethod
-    def bind(cls, path: Path, *, mode: int, groups: Sequence[str] = ()) -> Listener:
+    def bind(cls, path: Path, *, mode: int, groups: Sequence[str] = (), backlog: int = _BACKLOG) -> Listener:
         """Bind a socket at the path, making its folder if need be and replacing the socket of a dead daemon.
 
         The socket gets the first of the groups that exists, where we may give it that. Raises ControlSocketError.
@@ -62,7 +62,7 @@ class Listener:
             bound = True
             _give_to_group(path, groups)
             path.chmod(mode)
-            listening.listen(_BACKLOG)
+            listening.listen(min(backlog, _BACKLOG))
             return cls(listening, path=path)
         except OSError as error:
             listening.close()

@@ -36,6 +36,7 @@ __all__ = ["ControlServer"]
 
 _MOST_CONNECTIONS = 256
 _FOR_OPERATORS = 64  # of them
+_LINGERING = 64  # more, that were turned away and have a moment to come to the answer
 _MOST_BODY = 64 << 10  # bytes
 _BODY_TIME = 30.0  # seconds
 _STOP_TIME = 5.0  # seconds that requests under way get at the end
@@ -47,7 +48,8 @@ class ControlServer:
     """Serves a node on its control socket.
 
     `listening` is a socket that is open already (from the service manager) and replaces the one of the settings.
-    `keep_alive` is in seconds, between two signs of life on an event stream.
+    `keep_alive` is in seconds, between two signs of life on an event stream. `most` is how many connections there may
+    be, `backlog` how many may wait to be accepted.
     """
 
     def __init__(
@@ -57,11 +59,15 @@ class ControlServer:
         *,
         listening: socket.socket | None = None,
         keep_alive: float = 15.0,
+        most: int = _MOST_CONNECTIONS,
+        backlog: int = _MOST_CONNECTIONS,
     ) -> None:
         self._node = node
         self._settings = settings
         self._listening = listening
         self._keep_alive = keep_alive
+        self._most = most
+        self._backlog = backlog
         self._router = Router()
         self._doorkeeper = Doorkeeper(operators=(), observers=())
         self._streams: set[Callable[[], object]] = set()
@@ -76,7 +82,9 @@ class ControlServer:
         settings = self._settings
         self._doorkeeper = Doorkeeper(operators=settings.operators, observers=settings.observers)
         if self._listening is None:
-            self._listener = Listener.bind(settings.socket, mode=settings.mode, groups=settings.operators)
+            self._listener = Listener.bind(
+                settings.socket, mode=settings.mode, groups=settings.operators, backlog=self._backlog
+            )
         else:
             self._listener = Listener(self._listening)
         self._stopping = False
@@ -85,7 +93,10 @@ class ControlServer:
         # Python 3.13 would remove the socket's file by itself, also one that belongs to the service manager.
         options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._accepting = await loop.create_unix_server(
-            lambda: Door(self._admit, self._turned_away), sock=self._listener.socket, **options
+            lambda: Door(self._admit, self._turned_away, lingering=min(_LINGERING, self._most // 4)),
+            sock=self._listener.socket,
+            backlog=min(self._backlog, 128),
+            **options,
         )
         log.info("control_listening", path=str(self._listener.socket.getsockname()))
 
@@ -110,9 +121,10 @@ class ControlServer:
         """Give a new connection its protocol, or turn it away when there are too many."""
         assert self._web is not None
         open_now = len(self._web.connections)
-        if open_now >= _MOST_CONNECTIONS - _FOR_OPERATORS:
+        most = min(self._most, _MOST_CONNECTIONS)
+        if open_now >= most - min(_FOR_OPERATORS, max(1, most // 3)):
             role = self._doorkeeper.recognise(read_peer(transport.get_extra_info("socket"))).role
-            if open_now >= _MOST_CONNECTIONS or role is not Role.OPERATOR:
+            if open_now >= most or role is not Role.OPERATOR:
                 if not self._turned_away:
                     log.warning("control_too_many_connections", connections=open_now)
                 door.turn_away(transport)

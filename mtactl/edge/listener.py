@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
+import time
 from collections.abc import Sequence
 
 import structlog
 
+from mtactl.edge.acceptor import Acceptor, bind
 from mtactl.edge.policy import ListenerPolicy
 from mtactl.edge.session import SMTPSession
 from mtactl.message.reply import Reply
 
 __all__ = ["Listeners"]
 
-BACKLOG = 1024
-CLOSING = 1.0  # seconds
+TOLD_EVERY = 60.0  # seconds between two words in the log on clients that were turned away
+LATELY = 10.0  # seconds for which it counts as a problem that one was
 
 _log = structlog.get_logger()
 
@@ -72,54 +73,80 @@ class Listeners:
         """How many clients are connected."""
         return sum(len(listener.sessions) for listener in self._listeners)
 
+    def problems(self) -> Sequence[str]:
+        """Give a sentence for each listener that has turned clients away lately."""
+        return [problem for listener in self._listeners if (problem := listener.problem)]
+
 
 class _Listener:
     """One listener and its sessions."""
 
     def __init__(self, policy: ListenerPolicy) -> None:
         self._policy = policy
-        self._server: asyncio.Server | None = None
+        self._turned_away = 0  # clients that the log does not know of
+        self._turned_away_at = float("-inf")
+        self._told_at = float("-inf")
+        self._acceptors: list[Acceptor] = []
         self._closed = False
         self.sessions: set[SMTPSession] = set()
 
     async def start(self, bound: socket.socket | None) -> None:
-        loop = asyncio.get_running_loop()
-
-        def factory() -> SMTPSession:
-            return SMTPSession(self._policy, loop, opened=self._open, closed=self.sessions.discard)
-
         if bound is not None:
-            self._server = await loop.create_server(factory, sock=bound, backlog=BACKLOG)
+            sockets = [bound]
         else:
             host, port = self._policy.settings.listen
-            self._server = await loop.create_server(factory, host or None, port, backlog=BACKLOG)
+            sockets = await bind(host, port)
+        self._acceptors = [Acceptor(each, admit=self._admit, make=self._make_session) for each in sockets]
+        for acceptor in self._acceptors:
+            acceptor.start()
         for host, port in self.addresses:
             _log.info("listening", address=host, port=port)
 
     def close(self) -> None:
         self._closed = True
-        if self._server is not None:
-            self._server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
 
     async def wait_closed(self) -> None:
-        if self._server is not None:
-            # From Python 3.12 on it waits for the last client to take the last reply, which may be never.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSING):
-                    await self._server.wait_closed()
+        for acceptor in self._acceptors:
+            await acceptor.wait_closed()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        if self._server is None:
-            return []
-        names = [listening.getsockname() for listening in self._server.sockets]
-        return [(str(name[0]), int(name[1])) for name in names if isinstance(name, tuple)]
+        return [acceptor.address for acceptor in self._acceptors if not self._closed]
+
+    def _make_session(self) -> SMTPSession:
+        return SMTPSession(self._policy, asyncio.get_running_loop(), opened=self._open, closed=self.sessions.discard)
+
+    def _admit(self, peer: str) -> bytes | None:
+        """Say why a client that has connected is turned away, else None."""
+        arriving = sum(len(acceptor.arriving) for acceptor in self._acceptors)
+        if len(self.sessions) + arriving < self._policy.settings.max_connections:
+            return None
+        self._note_turned_away(peer)
+        return Reply(421, "4.3.2", f"{self._policy.hostname} too many connections, try again later").encode()
 
     def _open(self, session: SMTPSession) -> Reply | None:
         if self._closed:
             return Reply(421, "4.3.2", f"{self._policy.hostname} is shutting down")
-        if len(self.sessions) >= self._policy.settings.max_connections:
-            _log.warning("too_many_connections", client=session.peer, limit=self._policy.settings.max_connections)
-            return Reply(421, "4.3.2", f"{self._policy.hostname} too many connections, try again later")
         self.sessions.add(session)
         return None
+
+    def _note_turned_away(self, peer: str) -> None:
+        """Keep in mind that there are too many clients, and say so now and then: they come by the thousand."""
+        self._turned_away += 1
+        now = self._turned_away_at = time.monotonic()
+        if now >= self._told_at + TOLD_EVERY:
+            self._told_at = now
+            limit = self._policy.settings.max_connections
+            _log.warning("too_many_connections", client=peer, limit=limit, turned_away=self._turned_away)
+            self._turned_away = 0
+
+    @property
+    def problem(self) -> str:
+        """Say that clients were turned away lately, or ""."""
+        if time.monotonic() >= self._turned_away_at + LATELY:
+            return ""
+        limit = self._policy.settings.max_connections
+        where = ", ".join(f"{host}:{port}" for host, port in self.addresses)
+        return f"too many clients on {where}: beyond {limit} connections they are answered 421"

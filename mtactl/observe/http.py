@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 from aiohttp import web
@@ -12,13 +13,23 @@ from mtactl.observe.metrics import Metrics
 __all__ = ["MonitoringServer"]
 
 
-class MonitoringServer:
-    """Serves the metrics and the health of the node."""
+_MOST_CONNECTIONS = 32
 
-    def __init__(self, metrics: Metrics, health: Health) -> None:
+
+class MonitoringServer:
+    """Serves the metrics and the health of the node.
+
+    `most` is how many connections there may be, so that clients who keep theirs take no descriptors from others; the
+    oldest gives way to a new one. `backlog` is how many may wait to be accepted.
+    """
+
+    def __init__(self, metrics: Metrics, health: Health, *, most: int = _MOST_CONNECTIONS, backlog: int = 128) -> None:
         self._metrics = metrics
         self._health = health
+        self._most = most
+        self._backlog = min(backlog, 128)
         self._runner: web.AppRunner | None = None
+        self._accepting: asyncio.Server | None = None
 
     async def start(self, listen: tuple[str, int] | socket.socket) -> tuple[str, int]:
         """Listen on an address (host "": all; port 0: any free one) or on a socket that is bound already.
@@ -31,22 +42,33 @@ class MonitoringServer:
         application.router.add_get("/readyz", self._get_ready)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        site: web.BaseSite
-        if isinstance(listen, socket.socket):
-            site = web.SockSite(runner, listen)
-        else:
-            site = web.TCPSite(runner, listen[0] or None, listen[1])
+        server = runner.server
+        assert server is not None
+
+        def connect() -> web.RequestHandler:
+            connections = server.connections
+            if len(connections) >= self._most:
+                connections[len(connections) - self._most].force_close()
+            return server()
+
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            if isinstance(listen, socket.socket):
+                self._accepting = await loop.create_server(connect, sock=listen, backlog=self._backlog)
+            else:
+                self._accepting = await loop.create_server(connect, listen[0] or None, listen[1], backlog=self._backlog)
         except OSError:
             await runner.cleanup()
             raise
         self._runner = runner
-        host, port = runner.addresses[0][:2]
+        host, port = self._accepting.sockets[0].getsockname()[:2]
         return host, port
 
     async def close(self) -> None:
         """Stop listening; what is being answered has a second to finish."""
+        if self._accepting is not None:
+            self._accepting.close()
+            self._accepting = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -17,15 +17,16 @@ from typing import cast
 
 import aiosmtplib
 
-from mtactl.errors import TransientFailure
+from mtactl.errors import LocalShortage, TransientFailure
 from mtactl.message.reply import Reply, printable
 from mtactl.relay.commands import Offers
 from mtactl.relay.session import SmtpSession
 from mtactl.settings import TimeoutSettings
 
-__all__ = ["Endpoint", "HostUnreachable", "open_session"]
+__all__ = ["SHORTAGES", "Endpoint", "HostUnreachable", "open_session"]
 
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class HostUnreachable(TransientFailure):
@@ -33,7 +34,7 @@ class HostUnreachable(TransientFailure):
 
 
 class _TlsFailed(Exception):
-    """The handshake failed, or nothing could be said after it."""
+    """STARTTLS got no answer that makes sense, the handshake failed, or nothing could be said after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ async def open_session(
 ) -> SmtpSession:
     """Open a session as `hostname`, encrypted if `tls` is given and the peer can.
 
-    When the handshake fails, it is opened again in the clear (RFC 7435 §3). Raises TransientFailure.
+    When the peer makes nothing of STARTTLS, or the handshake fails, it is opened again in the clear (RFC 7435 §3). Raises
+    TransientFailure.
     """
     if tls is not None:
         try:
@@ -103,7 +105,10 @@ async def _open(
 async def _connect(endpoint: Endpoint, limit: float) -> socket.socket:
     """Connect a socket of our own, as aiosmtplib has one time-out for the connection and the greeting."""
     family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
-    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _no_connection(error, endpoint) from error
     try:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -115,10 +120,16 @@ async def _connect(endpoint: Endpoint, limit: float) -> socket.socket:
             reply = Reply(450, "4.4.1", f"no connection within {limit:g} s")
             raise TransientFailure(reply, str(endpoint)) from error
         if isinstance(error, OSError):
-            kind = HostUnreachable if error.errno in _NO_ROUTE else TransientFailure
-            raise kind(Reply(450, "4.4.1", f"no connection: {_sentence(error)}"), str(endpoint)) from error
+            raise _no_connection(error, endpoint) from error
         raise
     return connection
+
+
+def _no_connection(error: OSError, endpoint: Endpoint) -> TransientFailure:
+    if error.errno in SHORTAGES:
+        return LocalShortage(Reply(451, "4.3.2", f"no room here for a connection: {_sentence(error)}"), str(endpoint))
+    kind = HostUnreachable if error.errno in _NO_ROUTE else TransientFailure
+    return kind(Reply(450, "4.4.1", f"no connection: {_sentence(error)}"), str(endpoint))
 
 
 async def _hello(client: aiosmtplib.SMTP) -> None:
@@ -144,8 +155,10 @@ async def _start_tls(
             server_hostname=endpoint.host, validate_certs=False, tls_context=context, timeout=timeouts.starttls
         )
     except aiosmtplib.SMTPResponseException as error:
-        if error.code == 421 or error.code < 400 or not client.is_connected:
+        if error.code == 421:
             raise
+        if error.code < 400 or not client.is_connected:
+            raise _TlsFailed from error
         return ""
     # a name that can't be sent in the handshake is a ValueError
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import aclosing
 
-from mtactl.errors import TransientFailure
+from mtactl.errors import LocalShortage, TransientFailure
 from mtactl.message.reply import Reply
 from mtactl.relay.opening import HostUnreachable, open_session
 from mtactl.relay.resolver import Resolver
@@ -33,7 +33,8 @@ class SmtpRelay:
     async def connect(self, lane: str, domain: str) -> SmtpSession:
         """Open a session to the first host of the route that takes one, among the first few addresses.
 
-        Raises TransientFailure with what the last of them said, PermanentFailure when the domain takes no mail.
+        Raises TransientFailure with what the last of them said, PermanentFailure when the domain takes no mail,
+        LocalShortage when it is this machine that can't.
         """
         settings = self._settings()
         delivery = settings.delivery
@@ -50,6 +51,8 @@ class SmtpRelay:
                         tls=self._context() if delivery.tls == "may" else None,
                         pipelining=limits.pipelining,
                     )
+                except LocalShortage:
+                    raise  # the next host would fare no better
                 except HostUnreachable as unreachable:
                     # an address family that this machine does not have must not use up the attempts
                     failure = failure or unreachable

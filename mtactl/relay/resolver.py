@@ -7,6 +7,7 @@ no such record (RFC 2308); that the name servers failed is not kept: the lane's 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ import dns.name
 import dns.nameserver
 import dns.resolver
 
-from mtactl.errors import PermanentFailure, TransientFailure
+from mtactl.errors import LocalShortage, PermanentFailure, TransientFailure
 from mtactl.message.reply import Reply, printable
+from mtactl.relay.opening import SHORTAGES
 from mtactl.settings import DnsSettings
 
 __all__ = ["MailHost", "Resolver"]
@@ -187,12 +189,12 @@ class Resolver:
         except (dns.exception.SyntaxError, dns.name.EmptyLabel, dns.name.LabelTooLong, dns.name.NameTooLong):
             # nothing that can be asked for exists under such a name
             return _Records((), exists=False)
-        except dns.exception.Timeout:
-            return _failed(f"no name server answered on {kind} of {printable(name)}")
+        except dns.exception.Timeout as error:
+            return _shortage_in(error) or _failed(f"no name server answered on {kind} of {printable(name)}")
         except _TooManyAliases:
             return _failed(f"{kind} of {printable(name)}: over {MAX_ALIASES} aliases")
         except (dns.exception.DNSException, OSError) as error:
-            return _failed(f"{kind} of {printable(name)}: {printable(str(error), 300)}")
+            return _shortage_in(error) or _failed(f"{kind} of {printable(name)}: {printable(str(error), 300)}")
         self._keep(name, kind, records, ttl)
         return records
 
@@ -218,6 +220,15 @@ class Resolver:
 
 def _failed(text: str) -> TransientFailure:
     return TransientFailure(Reply(451, _SERVER_FAILURE, text))
+
+
+def _shortage_in(error: dns.exception.DNSException | OSError) -> LocalShortage | None:
+    """Give what to say if it failed because this machine lacked a socket, not because of the name servers."""
+    causes = [error] if isinstance(error, OSError) else [each[3] for each in error.kwargs.get("errors", ())]
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in SHORTAGES:
+            return LocalShortage(Reply(451, "4.3.2", f"no room here for a query: {os.strerror(cause.errno)}"))
+    return None
 
 
 def _now() -> float:

@@ -8,6 +8,11 @@ and reply that it does not have means that the peer does not speak SMTP with us,
 What a broken or lost session does to the recipients: who had a reply that decides keeps it; the others were not
 delivered (LOST) if the end of the message had not been taken, else no one can know (LOST_AFTER_END).
 
+A peer that gives a reply too many or too few to a pipelined envelope shifts all those behind it: one recipient would be
+bounced for another's sake. So when a reply does not fit the command that it would answer, none of those to the envelope
+is believed, and all are LOST. Where nothing else would show it (DATA refused, though somebody was accepted and somebody
+refused for good) RSET is said at once: its reply shows whether the count is right.
+
 A reply to the final dot that is neither 2yz, 4yz nor 5yz says nothing on the message, so it is LOST_AFTER_END as well.
 A 4yz or 5yz that comes while the message is being written is taken as the answer to it (a peer that won't wait for
 the rest), and the session ends, as it is then unknown where the peer is in the stream.
@@ -56,6 +61,9 @@ Event = Finished | Left
 
 
 _ENDING_OF_KIND = {Kind.TRANSIENT: Ending.TRANSIENT, Kind.PERMANENT: Ending.PERMANENT, Kind.CLOSING: Ending.TRANSIENT}
+
+
+_ENVELOPE = (Phase.FRESHEN, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.TIDY)
 
 
 class Dialogue:
@@ -168,7 +176,7 @@ class Dialogue:
             if reader.garbage:
                 self._break(f"the peer sent {reader.garbage}{self.stage}")
             elif self.phase is Phase.IDLE and not reader.empty:
-                self._break("the peer spoke out of turn")
+                self._break("the peer spoke out of turn", astray=True)
         return self._take_events() if self._events else []
 
     def lose(self, why: str) -> list[Event]:
@@ -194,7 +202,7 @@ class Dialogue:
     def _take_answers(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
             if self._outgoing:  # without PIPELINING: the last answer has led to a command that is not written yet
-                self._break(f"the peer spoke out of turn{self.stage}")
+                self._break(f"the peer spoke out of turn{self.stage}", astray=True)
                 return
             self._take_answer(answer)
             if self.closed:
@@ -207,9 +215,9 @@ class Dialogue:
         if move is not None and kind is not None:
             move(self, answer, kind)
         elif self.phase is Phase.IDLE:
-            self._break(f"the peer said {answer.to_reply()}, which answers no command")
+            self._break(f"the peer said {answer.to_reply()}, which answers no command", astray=True)
         else:
-            self._break(f"the peer said {answer.to_reply()}{self.stage}")
+            self._break(f"the peer said {answer.to_reply()}{self.stage}", astray=self.phase in _ENVELOPE)
 
     def _freshened(self, _answer: Answer, _kind: Kind) -> None:
         self.phase = Phase.MAIL
@@ -267,9 +275,11 @@ class Dialogue:
             self._outgoing = b".\r\n"
 
     def _data_refused(self, answer: Answer, kind: Kind) -> None:
+        refused = any(each is not None and each.ending is Ending.PERMANENT for each in self._results)
+        doubtful = bool(self._accepted) and refused and not self._mail_failed
         self._unclean = True
         self._settle_open(_result(answer, kind))
-        self._tidy()
+        self._tidy(now=doubtful)
 
     def _body_refused(self, answer: Answer, kind: Kind) -> None:
         self._settle_open(_result(answer, kind))
@@ -292,7 +302,7 @@ class Dialogue:
 
     def _reset_refused(self, answer: Answer, _kind: Kind) -> None:
         """Part with a peer that may still hold an envelope: the next MAIL would be refused for no fault of its own."""
-        self._break(f"the peer said {answer.to_reply()} to RSET")
+        self._break(f"the peer said {answer.to_reply()} to RSET", astray=self.offers.pipelining)
 
     def _peer_leaves(self, answer: Answer, kind: Kind) -> None:
         self._settle_open(_result(answer, kind))
@@ -304,13 +314,13 @@ class Dialogue:
 
     # -- what the moves share ---------------------------------------------------------------------------------------
 
-    def _tidy(self) -> None:
+    def _tidy(self, *, now: bool = False) -> None:
         """End a transaction that left an envelope with the peer.
 
-        With PIPELINING the RSET travels in front of the next MAIL. Without, it is sent now: `begin` may not wait for
-        its reply, as the gate is checked in the tick in which MAIL is written.
+        With PIPELINING the RSET travels in front of the next MAIL, unless it is wanted `now`. Without, it is sent now:
+        `begin` may not wait for its reply, as the gate is checked in the tick in which MAIL is written.
         """
-        if self.offers.pipelining:
+        if self.offers.pipelining and not now:
             self._conclude()
         else:
             self.phase = Phase.TIDY
@@ -334,9 +344,14 @@ class Dialogue:
         self._finish()
         self._events.append(left)
 
-    def _break(self, why: str) -> None:
-        ending = Ending.LOST_AFTER_END if self._end_taken else Ending.LOST
-        self._settle_open(RecipientResult(ending, None, why))
+    def _break(self, why: str, *, astray: bool = False) -> None:
+        """End the session. `astray`: the replies to the envelope are not those to its commands, or one is too many."""
+        result = RecipientResult(Ending.LOST_AFTER_END if self._end_taken else Ending.LOST, None, why)
+        if astray and not (self._end_taken or self._mail_failed):
+            self._results = [result] * len(self._results)
+            if self._events and isinstance(self._events[-1], Finished):
+                self._events[-1] = Finished(tuple(self._results))  # by a reply of this very moment
+        self._settle_open(result)
         self._leave(Left(why))
 
     def _take_events(self) -> list[Event]:

@@ -19,7 +19,7 @@ import structlog
 
 from mtactl.campaign.gate import Gate
 from mtactl.campaign.ledger import Ledger
-from mtactl.errors import PermanentFailure, TransientFailure
+from mtactl.errors import LocalShortage, PermanentFailure, TransientFailure
 from mtactl.message.reply import Reply
 from mtactl.schedule.attempt import Attempt
 from mtactl.schedule.lane import Lane
@@ -35,6 +35,9 @@ from queue_store.store import QueueStore
 __all__ = ["Dispatcher"]
 
 _TIDY = 60.0  # seconds
+_SHORT = 1.0  # seconds in which no connection is opened after this machine had no room for one
+_TELL_SHORT = 60.0  # seconds between two words in the log on that
+_LATELY = 10.0  # seconds for which it counts as a problem
 
 # In a turn of the loop: a millisecond or two. A halt takes some five turns from the connection to the answer.
 _TRANSACTIONS_A_TURN = 6
@@ -70,6 +73,9 @@ class Dispatcher:
         self._flights: set[Attempt] = set()
         self._group: asyncio.TaskGroup | None = None
         self._stopped = asyncio.Event()
+        self._short_at = float("-inf")
+        self._short_told = float("-inf")
+        self._shortage = ""
         self._connecting = Turnstile(_CONNECTIONS_A_TURN)
         self._beginning = Turnstile(_TRANSACTIONS_A_TURN, is_shut=lambda: settler.is_behind)
         settler.on_caught_up = self._beginning.reopen
@@ -84,6 +90,11 @@ class Dispatcher:
     def transactions(self) -> int:
         """Transactions in flight."""
         return len(self._flights)
+
+    @property
+    def shortage(self) -> str:
+        """Say what this machine lacked for a connection lately, "" if nothing."""
+        return self._shortage if time.monotonic() < self._short_at + _LATELY else ""
 
     def in_flight_ids(self) -> set[int]:
         """Give the ids of the recipients in flight."""
@@ -121,6 +132,8 @@ class Dispatcher:
     def _open_connection(self, lane: Lane) -> bool:
         if self._group is None or len(self._connections) >= self._settings.delivery.max_connections:
             return False
+        if time.monotonic() < self._short_at + _SHORT:
+            return False
         lane.connections += 1
         lane.connecting += 1
         self._connections.add(self._group.create_task(self._serve(lane), name=f"relay to {lane.name}"))
@@ -139,6 +152,8 @@ class Dispatcher:
             await self._use(lane, session)
             if session.usable:
                 await session.quit()
+        except LocalShortage as failure:
+            self._run_short(lane, failure.reply)
         except TransientFailure as failure:
             self._lanes.fail(lane, failure.reply, failure.peer)
         except PermanentFailure as failure:
@@ -157,6 +172,18 @@ class Dispatcher:
                 session.abort()
             self._lanes.pump(lane)
             self._lanes.feed_starved()
+
+    def _run_short(self, lane: Lane, reply: Reply) -> None:
+        """Pause before the next connection of any lane: this one is not to blame, and they would all fail alike."""
+        now = time.monotonic()
+        lane.last_said = reply
+        self._shortage = reply.text
+        if now >= self._short_at + _SHORT:  # those that were being opened already fail in the same pause
+            self._short_at = now
+            asyncio.get_running_loop().call_later(_SHORT + 0.001, self._lanes.pump_starved)
+        if now >= self._short_told + _TELL_SHORT:
+            self._short_told = now
+            _log.warning("no room for connections", lane=lane.name, why=reply.text, connections=len(self._connections))
 
     async def _use(self, lane: Lane, session: RelaySession) -> None:
         """Make transactions on a session while it may and there are any."""

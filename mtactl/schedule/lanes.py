@@ -230,6 +230,14 @@ class Lanes:
             if lane is not None:
                 self.pump(lane)
 
+    def pump_starved(self) -> None:
+        """Let all lanes that found no room try again, once each."""
+        waiting, self._starved = self._starved, OrderedDict()
+        for name in waiting:
+            lane = self._lanes.get(name)
+            if lane is not None:
+                self.pump(lane)
+
     def wait_for_work(self, lane: Lane, seconds: float) -> Awaitable[bool]:
         """Give what is True when the lane has work, False when none came in that time; await it at once."""
         return self._idle[lane.name].wait(seconds)

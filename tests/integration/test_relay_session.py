@@ -221,7 +221,7 @@ LATE = {"mail": 0.1, "rcpt": 0.1, "data": 0.1, "data_block": 0.1, "data_end": 0.
         (
             b"250 a\r\n550 b\r\n250 c\r\n",
             b"250 d\r\n",
-            [PERMANENT, LOST],
+            [LOST, LOST],
             "the peer said 250 d where the reply to DATA",
         ),
         (GO, "hang", [PERMANENT, LOST_AFTER_END], "no reply to the end of the message within 0.1 s"),

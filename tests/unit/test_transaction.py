@@ -92,6 +92,7 @@ D, P, T, L, LE = Ending.DELIVERED, Ending.PERMANENT, Ending.TRANSIENT, Ending.LO
 OK = b"250 2.1.0 Ok\r\n"
 GO = b"354 go on\r\n"
 END_OK = b"250 2.0.0 queued\r\n"
+NONE = [None, None]
 
 # name, recipients, script, endings, codes, phase after
 PIPELINED = [
@@ -111,7 +112,12 @@ PIPELINED = [
     ("MAIL refused, yet 354", 1, [b"550 x\r\n503 y\r\n" + GO, b"554 z\r\n"], [P], [550], Phase.IDLE),
     ("MAIL refused, RCPT not, 354", 1, [b"550 x\r\n" + OK + GO], [P], [550], Phase.CLOSED),
     ("MAIL refused, RCPT not", 1, [b"550 x\r\n" + OK + b"503 y\r\n"], [P], [550], Phase.IDLE),
-    ("DATA refused", 2, [OK + b"550 a\r\n" + OK + b"451 later\r\n"], [P, T], [550, 451], Phase.IDLE),
+    ("DATA refused", 2, [OK + b"550 a\r\n" + OK + b"451 later\r\n", OK], [P, T], [550, 451], Phase.IDLE),
+    ("DATA and RSET refused", 2, [OK + b"550 a\r\n" + OK + b"451 b\r\n", b"502 c\r\n"], [L] * 2, NONE, Phase.CLOSED),
+    ("two replies to MAIL", 3, [OK * 3 + b"550 b\r\n450 c\r\n" + GO], [L] * 3, [None] * 3, Phase.CLOSED),
+    ("two replies to MAIL, late", 3, [OK * 3 + b"550 b\r\n450 c\r\n", GO], [L] * 3, [None] * 3, Phase.CLOSED),
+    ("no reply to MAIL", 3, [OK + b"550 b\r\n450 c\r\n" + GO], [L] * 3, [None] * 3, Phase.CLOSED),
+    ("no reply to the last RCPT", 2, [OK + b"550 a\r\n" + GO], [L] * 2, NONE, Phase.CLOSED),
     ("the end refused", 2, [OK * 3 + GO, b"554 spam\r\n"], [P, P], [554, 554], Phase.IDLE),
     ("the end later", 1, [OK * 2 + GO, b"451 busy\r\n"], [T], [451], Phase.IDLE),
     ("421 at MAIL", 2, [b"421 bye\r\n"], [T, T], [421, 421], Phase.CLOSED),
@@ -122,7 +128,7 @@ PIPELINED = [
     ("too many replies", 1, [OK * 2 + GO, END_OK + OK], [D], [250], Phase.CLOSED),
     ("a second reply to MAIL", 1, [OK * 3 + GO], [L], [None], Phase.CLOSED),
     ("3yz to MAIL", 1, [GO], [L], [None], Phase.CLOSED),
-    ("1yz to RCPT", 2, [OK + b"550 a\r\n" + b"150 hm\r\n"], [P, L], [550, None], Phase.CLOSED),
+    ("1yz to RCPT", 2, [OK + b"550 a\r\n" + b"150 hm\r\n"], [L, L], [None, None], Phase.CLOSED),
     ("2yz to DATA", 1, [OK * 3], [L], [None], Phase.CLOSED),
     ("3yz after the end", 1, [OK * 2 + GO, GO], [LE], [None], Phase.CLOSED),
     ("1yz after the end", 1, [OK * 2 + GO, b"150 hm\r\n"], [LE], [None], Phase.CLOSED),
@@ -429,6 +435,13 @@ def test_quit():
     assert dialogue.data_to_send() == b"QUIT\r\n"
     (left,) = dialogue.receive_data(b"221 2.0.0 bye\r\n")
     assert isinstance(left, Left)
+
+
+def test_a_reply_too_many_in_one_burst_bounces_nobody():
+    """If it failed, a recipient would be bounced by a reply that may have been another's."""
+    run = converse(PIPELINING, [OK + b"550 a\r\n550 b\r\n554 none\r\n" + OK], 2)
+    assert run.endings_of == [L, L]
+    assert run.left is not None
 
 
 def test_our_own_mistakes_raise():

@@ -38,10 +38,22 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Daemon:
-    """One node. `extra` is TOML put behind the generated part; `lane` more keys of the `[lane."*"]` table."""
+    """One node. `extra` is TOML put behind the generated part; `lane` more keys of the `[lane."*"]` table, `listener`
+    of the listener's. `open_files` is its limit on open files.
+    """
 
-    def __init__(self, folder: Path, *, route: int | None = None, lane: str = "", extra: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        route: int | None = None,
+        lane: str = "",
+        extra: str = "",
+        listener: str = "",
+        open_files: int | None = None,
+    ) -> None:
         self.folder = folder
+        self.open_files = open_files
         folder.mkdir(parents=True, exist_ok=True)
         self.smtp_port = free_port()
         self.metrics_port = free_port()
@@ -62,6 +74,7 @@ socket = "{self.socket}"
 listen = "127.0.0.1:{self.metrics_port}"
 [[listener]]
 listen = "127.0.0.1:{self.smtp_port}"
+{listener}
 [lane."*"]
 {routed}{lane}
 {extra}
@@ -76,9 +89,10 @@ listen = "127.0.0.1:{self.smtp_port}"
 
     def launch(self, *, env: dict[str, str] | None = None) -> None:
         """Start it."""
+        limited = [] if self.open_files is None else ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(self.open_files)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mtactl.app", "--config", str(self.config)],
+                [*limited, sys.executable, "-m", "mtactl.app", "--config", str(self.config)],
                 stderr=log,
                 stdout=log,
                 stdin=subprocess.DEVNULL,
