@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any, overload
 
+from mtactl.campaign.ranking import Ranking
 from mtactl.campaign.state import CampaignEvent, CampaignState
 from mtactl.control import types
 from mtactl.core import Core
@@ -15,12 +17,14 @@ from mtactl.errors import IllegalMove, UnknownCampaign
 from mtactl.message import queue_id
 from mtactl.observe.events import EventBus
 from mtactl.observe.log import timestamp
-from mtactl.reports import counts, lane_row, queue_recipient, recipient_row, steps, stop_facts
+from mtactl.reports import counts, lane_order, lane_row, queue_recipient, recipient_row, steps, stop_facts
 from mtactl.settings import Settings
 from queue_store.errors import CampaignHalted
 from queue_store.records import Claim, Outcome, QueuedState, QueueFilter, QueueRow
 
 __all__ = ["LocalNode"]
+
+_STRIDE = 4000  # campaigns looked at in one go, a millisecond or so
 
 _ASKED = {
     "deferred": (QueuedState.DEFERRED,),
@@ -60,7 +64,7 @@ class LocalNode:
         total = core.ledger.total
         problems = tuple(self._problems())
         states = core.gate.counts()
-        named = sum(1 for name in core.ledger if name)
+        named = len(core.ledger) - ("" in core.ledger)
         states[CampaignState.ACTIVE] = named - sum(states.values())
         now = time.monotonic()
         return types.Status(
@@ -77,13 +81,31 @@ class LocalNode:
             store_free_bytes=core.store.free_bytes(),
             lanes=len(core.lanes),
             lanes_in_backoff=tuple(lane_row(lane, now) for lane in core.lanes if lane.in_backoff(now)),
+            deferrals=total.deferrals,
         )
 
-    def campaigns(self, state: types.CampaignState | None) -> Sequence[types.CampaignReport]:
-        """Give a report for each campaign, by name."""
-        gate = self._core.gate
-        names = sorted(name for name in self._core.ledger if name)
-        return _Reports([name for name in names if state is None or gate.state(name).value == state], self._report)
+    async def campaigns(
+        self, state: types.CampaignState | None, *, match: str = "", sort: types.CampaignOrder = "name", limit: int
+    ) -> tuple[Sequence[types.CampaignReport], int]:
+        """Give the reports of the first campaigns that fit, and how many fit."""
+        ledger = self._core.ledger
+        wanted = self._campaigns_in(state)
+        if sort == "name":
+            names = sorted(name for name in wanted if name and match.lower() in name.lower())
+            return _Reports(names[:limit], self._report), len(names)
+        ranking = Ranking(sort, limit, match=match)
+        for start in range(0, len(wanted), _STRIDE):
+            ranking.take([(name, ledger.account(name)) for name in wanted[start : start + _STRIDE]])
+            await asyncio.sleep(0)  # very many campaigns must not keep the mail waiting
+        return _Reports(ranking.names(), self._report), ranking.total
+
+    def _campaigns_in(self, state: types.CampaignState | None) -> Sequence[str]:
+        if state is None:
+            return list(self._core.ledger)
+        gate, wanted = self._core.gate, CampaignState(state)
+        if wanted is CampaignState.ACTIVE:
+            return [name for name in self._core.ledger if gate.state(name) is wanted]
+        return list(gate.in_state(wanted))
 
     def report(self, campaign: str) -> types.CampaignReport:
         """Give a campaign's report. Raises UnknownCampaign."""
@@ -247,13 +269,20 @@ class LocalNode:
 
     # -- lanes, events, configuration -------------------------------------------------------------------------------
 
-    def lanes(self, lane: str | None) -> Sequence[types.LaneRow]:
-        """Give the destinations that are in memory, by name."""
+    def lanes(
+        self, lane: str | None, *, match: str = "", sort: types.LaneOrder = "name", limit: int
+    ) -> tuple[Sequence[types.LaneRow], int]:
+        """Give the first destinations in memory that fit, and how many fit."""
         now = time.monotonic()
         if lane is not None:
             found = self._core.lanes.find(lane.lower())
-            return [] if found is None else [lane_row(found, now)]
-        return sorted((lane_row(each, now) for each in self._core.lanes), key=lambda row: row.lane)
+            lanes = [] if found is None else [found]
+        else:
+            lanes = list(self._core.lanes)
+        if match:
+            lanes = [each for each in lanes if match.lower() in each.name]
+        lanes.sort(key=lane_order(sort, now))
+        return [lane_row(each, now) for each in lanes[:limit]], len(lanes)
 
     def recent_events(self) -> Sequence[types.Event]:
         """Give the latest events, the oldest first."""
@@ -262,9 +291,9 @@ class LocalNode:
             for event in self._events.recent()
         ]
 
-    async def follow_events(self, after: int | None) -> AsyncIterator[types.Event]:
+    async def follow_events(self, after: int | None, *, outcomes: bool = True) -> AsyncIterator[types.Event]:
         """Stream events from now on, or from behind the given id."""
-        async with aclosing(self._events.follow(after)) as events:
+        async with aclosing(self._events.follow(after, outcomes=outcomes)) as events:
             async for event in events:
                 yield types.Event(id=event.id, at=timestamp(event.at), kind=event.kind, data=dict(event.data))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, cast
 
 from mtactl.campaign.halt import Halt, HaltStep
@@ -12,7 +13,16 @@ from mtactl.observe.log import timestamp
 from mtactl.schedule.lane import Lane, LaneState
 from queue_store.records import OutcomeRow, QueuedState, QueueRow
 
-__all__ = ["counts", "lane_row", "maybe_timestamp", "queue_recipient", "recipient_row", "steps", "stop_facts"]
+__all__ = [
+    "counts",
+    "lane_order",
+    "lane_row",
+    "maybe_timestamp",
+    "queue_recipient",
+    "recipient_row",
+    "steps",
+    "stop_facts",
+]
 
 
 def maybe_timestamp(at: int | None) -> str | None:
@@ -73,6 +83,19 @@ def lane_row(lane: Lane, now: float) -> types.LaneRow:
         last_reply=lane.last_reply,
         last_peer=lane.last_peer,
     )
+
+
+def lane_order(sort: types.LaneOrder, now: float) -> Callable[[Lane], tuple[float, str]]:
+    """Give the key that puts lanes in this order; those with the same by name."""
+    match sort:
+        case "name":
+            return lambda lane: (0, lane.name)
+        case "window":
+            return lambda lane: (-lane.window.recipients, lane.name)
+        case "backoff":
+            return lambda lane: (min(0.0, now - lane.backoff_until), lane.name)
+        case "connections" | "in_flight" | "delivered" | "deferred" | "bounced":
+            return lambda lane: (-getattr(lane, sort), lane.name)
 
 
 def recipient_row(row: OutcomeRow) -> types.RecipientRow:

@@ -50,7 +50,11 @@ class Gate:
 
     def held(self) -> Iterator[str]:
         """Give the campaigns that are held."""
-        return (campaign for campaign, state in self._states.items() if state is CampaignState.HELD)
+        return self.in_state(CampaignState.HELD)
+
+    def in_state(self, state: CampaignState) -> Iterator[str]:
+        """Give the campaigns in a state other than active."""
+        return (campaign for campaign, each in self._states.items() if each is state)
 
     def counts(self) -> dict[CampaignState, int]:
         """Give how many campaigns are in each state other than active."""

@@ -8,7 +8,7 @@ caller and raises. The queue store keeps the same counts durably; this is the co
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator
 from dataclasses import dataclass
 
 __all__ = ["Account", "Final", "Ledger"]
@@ -66,8 +66,15 @@ class Ledger:
     def __contains__(self, campaign: str) -> bool:
         return campaign in self._accounts
 
+    def __len__(self) -> int:
+        return len(self._accounts)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._accounts)
+
+    def items(self) -> ItemsView[str, Account]:
+        """Give all campaigns with their accounts, that of no campaign among them."""
+        return self._accounts.items()
 
     def account(self, campaign: str) -> Account:
         """Give the account of a campaign, opened if need be. Callers read it; only the ledger writes."""

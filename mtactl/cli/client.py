@@ -59,6 +59,13 @@ class Client:
     def __init__(self, path: str, *, patience: float = _PATIENCE) -> None:
         self.path = path
         self._patience = patience
+        self._open: set[_UnixConnection] = set()
+
+    def hang_up(self) -> None:
+        """End what other threads wait for on this client; they get Unreachable."""
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                connection.opened.shutdown(socket.SHUT_RDWR)
 
     def get(self, path: str, kind: type[T], *, patience: float | None = None, **query: Any) -> Answer[T]:
         """Read something. Parameters that are None are left out. Raises Failure."""
@@ -112,12 +119,14 @@ class Client:
             raise self._silent(patience) from error
         except OSError as error:
             raise self._why_not_open(error) from error
+        self._open.add(connection)
         try:
             yield connection
         except Unreachable as failure:
             failure.asked = True
             raise
         finally:
+            self._open.discard(connection)
             connection.close()
 
     def _send(

@@ -22,7 +22,7 @@ from mtactl.cli.screen import Screen
 from mtactl.cli.session import Session, takes_session
 from mtactl.control.types import Event
 
-__all__ = ["events"]
+__all__ = ["draw_event", "events"]
 
 _ABSENCE = 10.0  # seconds that the daemon may be away
 _PAUSE = 0.5  # seconds between two tries to reach it again
@@ -94,6 +94,11 @@ def _line(data: str) -> Text:
         event = msgspec.json.decode(data, type=Event)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Text(printable(data))
+    return draw_event(event)
+
+
+def draw_event(event: Event) -> Text:
+    """Draw an event in one line."""
     line = Text.assemble((clock(event.at), "dim"), "  ")
     line.append(f"{printable(event.kind):<10}", style=_KIND_STYLES.get(event.kind, ""))
     for name, value in event.data.items():

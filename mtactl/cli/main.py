@@ -32,6 +32,7 @@ _VERBS: Mapping[str, tuple[str, str, str]] = {
     "queue": ("queue", "queue", "The queue itself: ls, show, retry, drop."),
     "lanes": ("lanes", "lanes", "Destinations: connections, rate, back-off, last replies."),
     "events": ("events", "events", "The stream of what happens."),
+    "top": ("top.command", "top", "A live screen: rates, campaigns, lanes, halts."),
     "reload": ("reload", "reload", "Read the configuration again."),
 }
 

@@ -39,7 +39,7 @@ async def stream_events(call: Call) -> web.StreamResponse:
             for event in events:
                 await out.write(frame(event))
         return out.response
-    coming = call.node.follow_events(after)
+    coming = call.node.follow_events(after, outcomes=call.query["outcomes"])
     try:
         async with out, asyncio.TaskGroup() as group:
             begun = asyncio.Event()
@@ -98,6 +98,7 @@ ROUTES = (
         handle=stream_events,
         parameters=(
             Flag(name="follow", about="Go on with what is to come; otherwise the latest and an end.", otherwise=True),
+            Flag(name="outcomes", about="With what became of each recipient: thousands a second.", otherwise=True),
         ),
         headers=(("Last-Event-ID", "The id of the last event that was seen: those after it come first."),),
         media=(_MEDIA,),

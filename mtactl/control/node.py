@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from mtactl.control.types import (
+    CampaignOrder,
     CampaignReport,
     CampaignState,
     Event,
+    LaneOrder,
     LaneRow,
     QueueChanged,
     QueueMessage,
@@ -29,8 +31,13 @@ class Node(Protocol):
     def status(self) -> Status:
         """Give the node at a glance."""
 
-    def campaigns(self, state: CampaignState | None) -> Sequence[CampaignReport]:
-        """Give a report for each campaign, by name."""
+    async def campaigns(
+        self, state: CampaignState | None, *, match: str = "", sort: CampaignOrder = "name", limit: int
+    ) -> tuple[Sequence[CampaignReport], int]:
+        """Give the reports of the first campaigns that fit, and how many fit: by name, or those with most of a count.
+
+        `match` is a part of the id, in whatever case.
+        """
 
     def report(self, campaign: str) -> CampaignReport:
         """Give a campaign's report. Raises UnknownCampaign."""
@@ -63,16 +70,20 @@ class Node(Protocol):
     async def drop(self, selection: QueueSelection, *, by: RequestedBy) -> QueueChanged:
         """Drop queued recipients that fit."""
 
-    def lanes(self, lane: str | None) -> Sequence[LaneRow]:
-        """Give the destinations that are in memory, by name."""
+    def lanes(
+        self, lane: str | None, *, match: str = "", sort: LaneOrder = "name", limit: int
+    ) -> tuple[Sequence[LaneRow], int]:
+        """Give the first destinations in memory that fit, and how many fit: by name, or those with most of something
+        ("backoff": those in back-off, the longest to go first).
+        """
 
     def recent_events(self) -> Sequence[Event]:
         """Give the latest events, the oldest first (a bounded ring)."""
 
-    def follow_events(self, after: int | None) -> AsyncIterator[Event]:
+    def follow_events(self, after: int | None, *, outcomes: bool = True) -> AsyncIterator[Event]:
         """Stream events from now on, or those after the given id that are still in the ring first (all of them when
         the id is of an earlier run of the daemon, larger than any of this one). A reader that is too slow gets an
-        event of kind "gap" that says how many it missed.
+        event of kind "gap" that says how many it missed. Without `outcomes` it gets all other events.
         """
 
     async def reload(self, *, by: RequestedBy) -> ReloadReport:

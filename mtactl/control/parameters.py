@@ -13,6 +13,7 @@ from mtactl.control.problems import ProblemKind, Refusal
 
 __all__ = [
     "CAMPAIGN_PATTERN",
+    "MOST_ROWS",
     "Choice",
     "Choices",
     "Flag",
@@ -26,6 +27,7 @@ __all__ = [
 CAMPAIGN_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:+=/@-]{0,127}"  # CONTRACT.md §1
 _CAMPAIGN = re.compile(CAMPAIGN_PATTERN)
 _MOST_DIGITS = 9
+MOST_ROWS = 100_000_000  # of a list that is not cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

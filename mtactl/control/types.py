@@ -8,12 +8,14 @@ import msgspec
 
 __all__ = [
     "CampaignList",
+    "CampaignOrder",
     "CampaignReport",
     "CampaignState",
     "Counts",
     "Event",
     "HaltBody",
     "LaneList",
+    "LaneOrder",
     "LaneRow",
     "NoBody",
     "OutcomeName",
@@ -34,6 +36,10 @@ __all__ = [
 
 CampaignState = Literal["active", "held", "halting", "halted"]
 QueueState = Literal["ready", "deferred", "scheduled", "held", "in_flight"]
+CampaignOrder = Literal[
+    "name", "accepted", "queued", "in_flight", "delivered", "delivered_after_stop", "bounced", "dropped", "unknown"
+]
+LaneOrder = Literal["name", "backoff", "connections", "in_flight", "window", "delivered", "deferred", "bounced"]
 OutcomeName = Literal["delivered", "bounced", "expired", "dropped", "unknown"]
 
 # Reasons go to logs and terminals: no control characters.
@@ -96,9 +102,10 @@ class CampaignReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CampaignList(msgspec.Struct, frozen=True, kw_only=True):
-    """A report for each campaign, by name."""
+    """A report for each campaign that fits, or for the first of them; `total` is how many fit."""
 
     campaigns: tuple[CampaignReport, ...]
+    total: int = 0
 
 
 class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,9 +127,10 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneList(msgspec.Struct, frozen=True, kw_only=True):
-    """Destinations, by name."""
+    """The destinations in memory that fit, or the first of them; `total` is how many fit."""
 
     lanes: tuple[LaneRow, ...]
+    total: int = 0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +149,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     store_free_bytes: int
     lanes: int
     lanes_in_backoff: tuple[LaneRow, ...] = ()
+    deferrals: int = 0  # temporary failures since the daemon started
 
 
 class RecipientRow(msgspec.Struct, frozen=True, kw_only=True):

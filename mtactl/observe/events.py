@@ -31,7 +31,8 @@ class Event:
 class _Reader:
     """The queue of one reader. The oldest go first when it is full, so that what it then reads is recent."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, outcomes: bool) -> None:
+        self.outcomes = outcomes
         self.queue: deque[Event] = deque()
         self.arrived = asyncio.Event()
         self._limit = limit
@@ -64,38 +65,43 @@ class EventBus:
         self._backlog = backlog
         self._readers: set[_Reader] = set()
         self._last = 0
+        self._forgotten = 0  # the id of the last event that the ring has lost
         self._closed = False
 
     @property
     def followed(self) -> bool:
-        """Whether anyone follows: outcome events need not be built otherwise."""
-        return bool(self._readers)
+        """Whether anyone follows the outcomes, too: their events need not be built otherwise."""
+        return any(reader.outcomes for reader in self._readers)
 
     def publish(self, kind: str, data: Mapping[str, Any]) -> None:
         """Tell what happened. Never blocks; `data` must not be changed afterwards, and can be written as JSON."""
         self._last += 1
         event = Event(id=self._last, at=self._now(), kind=kind, data=data)
         if kind != OUTCOME:
+            if len(self._ring) == self._ring.maxlen:
+                self._forgotten = self._ring[0].id
             self._ring.append(event)
         for reader in self._readers:
-            reader.put(event)
+            if reader.outcomes or kind != OUTCOME:
+                reader.put(event)
 
     def recent(self) -> Sequence[Event]:
         """Give the latest events but outcomes, the oldest first."""
         return tuple(self._ring)
 
-    async def follow(self, after: int | None = None) -> AsyncGenerator[Event, None]:
+    async def follow(self, after: int | None = None, *, outcomes: bool = True) -> AsyncGenerator[Event, None]:
         """Give events as they come; with `after`, first those behind that id which are still kept.
 
         Ends when the bus is closed. An id of a former run of the daemon (larger than any of this one) brings all that
-        is kept.
+        is kept. A reader without `outcomes` has missed something only when an event of another kind is forgotten;
+        the gap then tells how many ids went by, those of outcomes among them.
         """
-        reader = _Reader(self._backlog)
+        reader = _Reader(self._backlog, outcomes=outcomes)
         replay: list[Event] = []
         if after is not None:
             start = after if after <= self._last else 0
             replay = [event for event in self._ring if event.id > start]
-            missed = self._last - start - len(replay)
+            missed = self._last - start - len(replay) if outcomes else self._forgotten - start
             if missed > 0 and start == after:
                 replay.insert(0, _gap(start, self._now(), missed))
         self._readers.add(reader)

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mtactl.control.router import ROUTES
+from mtactl.control.types import RequestedBy
 from mtactl.errors import ConfigError
 from queue_store.errors import StoreFailed, StoreFull
 from tests.world.control import curl, serving
@@ -223,7 +224,7 @@ async def test_campaigns_are_listed_by_state():
         assert [report["campaign"] for report in everything] == ["2026/11/newsletter", "autumn-sale", "welcome@shop"]
         held = (await api.get("/v1/campaigns?state=held")).json["campaigns"]
         assert [report["campaign"] for report in held] == ["welcome@shop"]
-        assert (await api.get("/v1/campaigns?state=halted")).json == {"campaigns": []}
+        assert (await api.get("/v1/campaigns?state=halted")).json == {"campaigns": [], "total": 0}
 
 
 async def test_a_long_list_is_one_valid_document():
@@ -332,7 +333,7 @@ async def test_retry_without_a_selection_means_all_that_is_deferred():
         assert [lane["state"] for lane in (await api.get("/v1/lanes?lane=example.com")).json["lanes"]] == ["backoff"]
         assert (await api.post("/v1/queue/retry")).json == {"recipients": 1}
         assert [lane["state"] for lane in (await api.get("/v1/lanes")).json["lanes"]] == ["idle", "idle"]
-        assert (await api.get("/v1/lanes?lane=nowhere.example")).json == {"lanes": []}
+        assert (await api.get("/v1/lanes?lane=nowhere.example")).json == {"lanes": [], "total": 0}
 
 
 async def test_a_store_that_fails_is_503():
@@ -511,3 +512,25 @@ async def test_curl_as_people_write_it():
         assert body.startswith(b"recipient,outcome,")
         status, body = await curl(api.path, "--request-target", "http://mtactl/v1/campaigns/c1", "http://x/")
         assert (status, json.loads(body)["campaign"]) == (200, "c1")
+
+
+async def test_the_first_of_the_campaigns():
+    """Broken: a live screen must fetch thirty thousand reports a second to show the ten longest queues."""
+    node = MemoryNode()
+    for number in range(20):
+        node.accept(f"Sale-{number}", [f"a{each}@example.com" for each in range(number + 1)])
+    node.accept("other", ["a@example.com"] * 50)
+    await node.hold("Sale-3", by=RequestedBy(uid=0, user="root"))
+    async with serving(node) as api:
+        first = (await api.get("/v1/campaigns?sort=queued&limit=2")).json
+        assert [report["campaign"] for report in first["campaigns"]] == ["other", "Sale-19"]
+        assert first["total"] == 21
+        found = (await api.get("/v1/campaigns?match=sale-1&sort=name&limit=3")).json
+        assert [report["campaign"] for report in found["campaigns"]] == ["Sale-1", "Sale-10", "Sale-11"]
+        assert found["total"] == 11
+        held = (await api.get("/v1/campaigns?state=held&sort=queued")).json
+        assert ([report["campaign"] for report in held["campaigns"]], held["total"]) == (["Sale-3"], 1)
+        lanes = (await api.get("/v1/lanes?match=EXAMPLE&sort=window&limit=1")).json
+        assert ([row["lane"] for row in lanes["lanes"]], lanes["total"]) == (["example.com"], 1)
+        for query in ("sort=size", "limit=0", "limit=x", "match="):
+            assert (await api.get(f"/v1/campaigns?{query}")).problem == "bad-parameter"

@@ -284,7 +284,7 @@ class BrokenEvents(MemoryNode):
         yield self.emit("outcome")
         raise RuntimeError("the ring broke")
 
-    def follow_events(self, after):
+    def follow_events(self, after, *, outcomes=True):
         return self._broken()
 
 

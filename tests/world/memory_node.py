@@ -25,10 +25,12 @@ from mtactl.campaign.state import CampaignEvent
 from mtactl.campaign.state import CampaignState as GateState
 from mtactl.control.server import ControlServer
 from mtactl.control.types import (
+    CampaignOrder,
     CampaignReport,
     CampaignState,
     Counts,
     Event,
+    LaneOrder,
     LaneRow,
     QueueChanged,
     QueueMessage,
@@ -86,7 +88,8 @@ class Entry:
 class Follower:
     """One reader of the events. It is entered in the list of readers at once, and leaves it when it is closed."""
 
-    def __init__(self, followers: set[Follower], backlog: Sequence[Event]) -> None:
+    def __init__(self, followers: set[Follower], backlog: Sequence[Event], *, outcomes: bool) -> None:
+        self._outcomes = outcomes
         self._followers = followers
         self._waiting = deque(backlog)
         self._missed = 0
@@ -96,6 +99,8 @@ class Follower:
         followers.add(self)
 
     def push(self, event: Event) -> None:
+        if event.kind == "outcome" and not self._outcomes:
+            return
         if len(self._waiting) >= BACKLOG:
             self._missed += 1
             self._waiting[-1] = Event(id=event.id, at=event.at, kind="gap", data={"missed": self._missed + 1})
@@ -269,7 +274,7 @@ class MemoryNode:
         for entry in self.entries.values():
             if entry.state in QUEUED:
                 queue[self._state(entry)] += 1
-        lanes = self.lanes(None)
+        lanes = self._lane_rows()
         return Status(
             node=self.name,
             version="0.1.0",
@@ -286,9 +291,14 @@ class MemoryNode:
             lanes_in_backoff=tuple(lane for lane in lanes if lane.state == "backoff"),
         )
 
-    def campaigns(self, state: CampaignState | None) -> Sequence[CampaignReport]:
-        reports = [self.report(campaign) for campaign in sorted(self._known())]
-        return [report for report in reports if state is None or report.state == state]
+    async def campaigns(
+        self, state: CampaignState | None, *, match: str = "", sort: CampaignOrder = "name", limit: int
+    ) -> tuple[Sequence[CampaignReport], int]:
+        reports = [self.report(name) for name in sorted(self._known()) if match.lower() in name.lower()]
+        fitting = [report for report in reports if state is None or report.state == state]
+        if sort != "name":
+            fitting.sort(key=lambda report: -getattr(report.counts, sort))
+        return fitting[:limit], len(fitting)
 
     def report(self, campaign: str) -> CampaignReport:
         if campaign not in self._known():
@@ -397,7 +407,17 @@ class MemoryNode:
         self.emit("drop", recipients=len(found), user=by.user)
         return QueueChanged(recipients=len(found))
 
-    def lanes(self, lane: str | None) -> Sequence[LaneRow]:
+    def lanes(
+        self, lane: str | None, *, match: str = "", sort: LaneOrder = "name", limit: int
+    ) -> tuple[Sequence[LaneRow], int]:
+        rows = [row for row in self._lane_rows() if lane in {None, row.lane} and match in row.lane]
+        if sort == "backoff":
+            rows.sort(key=lambda row: row.backoff_until or "", reverse=True)
+        elif sort != "name":
+            rows.sort(key=lambda row: -getattr(row, sort))
+        return rows[:limit], len(rows)
+
+    def _lane_rows(self) -> list[LaneRow]:
         rows: dict[str, dict[str, int]] = {}
         for entry in self.entries.values():
             row = rows.setdefault(entry.lane, dict.fromkeys(("ready", "in_flight", "delivered", "bounced"), 0))
@@ -419,17 +439,16 @@ class MemoryNode:
                 last_reply="450 4.2.0 Try again later" if name in self.backoff else "",
             )
             for name, row in sorted(rows.items())
-            if lane in {None, name}
         ]
 
     def recent_events(self) -> Sequence[Event]:
         return list(self._ring)
 
-    def follow_events(self, after: int | None) -> AsyncIterator[Event]:
+    def follow_events(self, after: int | None, *, outcomes: bool = True) -> AsyncIterator[Event]:
         last = self._ring[-1].id if self._ring else 0
         start = last if after is None else after if after <= last else 0
         backlog = [event for event in self._ring if event.id > start]
-        return Follower(self.followers, backlog)
+        return Follower(self.followers, backlog, outcomes=outcomes)
 
     async def reload(self, *, by: RequestedBy) -> ReloadReport:
         self.asked.append(("reload", by))

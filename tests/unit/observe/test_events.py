@@ -135,3 +135,33 @@ async def test_a_cancelled_reader(bus):
         task.cancel()
     await settle()
     assert not bus.followed
+
+
+async def test_without_outcomes(bus):
+    """Outcomes are built and sent by the thousand to a live screen that shows none of them; or a halt is left out."""
+    stream = bus.follow(outcomes=False)
+    waiting = asyncio.ensure_future(take(stream, 2))
+    await settle()
+    assert not bus.followed
+    for number in range(20):
+        bus.publish("outcome", {"n": number})
+    bus.publish("halt", {"n": 20})
+    bus.publish("hold", {"n": 21})
+    assert await waiting == [(21, "halt", {"n": 20}), (22, "hold", {"n": 21})]
+    await stream.aclose()
+
+
+async def test_outcomes_that_nobody_asked_for_are_not_missed(bus):
+    """A reader that comes back is told of a gap in what it does not read, or of none where a halt was forgotten."""
+    bus.publish("halt", {"n": 0})
+    for number in range(20):
+        bus.publish("outcome", {"n": number})
+    bus.publish("hold", {})
+    stream = bus.follow(1, outcomes=False)
+    assert await take(stream, 1) == [(22, "hold", {})]
+    await stream.aclose()
+    for _ in range(3):
+        bus.publish("hold", {})
+    stream = bus.follow(1, outcomes=False)
+    assert await take(stream, 2) == [(1, "gap", {"missed": 21}), (23, "hold", {})]
+    await stream.aclose()

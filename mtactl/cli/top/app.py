@@ -1,0 +1,455 @@
+"""The live screen. It reads one snapshot after another, and never shows a figure that is not fresh as if it were."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from typing import ClassVar
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from textual import on
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.events import Resize
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher, Input, RichLog, Static
+
+from mtactl.cli.client import Client
+from mtactl.cli.failures import Failure
+from mtactl.cli.figures import count, moment, plural
+from mtactl.cli.printable import elide, printable
+from mtactl.cli.report import draw_report, draw_steps
+from mtactl.cli.top.canvas import Canvas
+from mtactl.cli.top.dialogs import Details, Help
+from mtactl.cli.top.drawing import Part, draw_log_line, fit
+from mtactl.cli.top.follower import EventFollower
+from mtactl.cli.top.grid import Grid
+from mtactl.cli.top.orders import Orders
+from mtactl.cli.top.overview import Overview
+from mtactl.cli.top.rates import tell_rate
+from mtactl.cli.top.snapshot import Poller, Snapshot, Wanted
+from mtactl.cli.top.style import SHEET
+from mtactl.cli.top.tables import CAMPAIGN_ORDERS, LANE_ORDERS, lay_out_campaigns, lay_out_lanes
+from mtactl.control.types import CampaignReport, Event
+
+__all__ = ["TopApp"]
+
+_VIEWS = ("campaigns", "lanes", "log", "halts")
+_KEPT_EVENTS = 1000
+_MOST_EVENTS = 200  # drawn in one go; whoever asks for outcomes may get thousands a second
+_LOOK = 0.25  # seconds between two looks at what has arrived
+_SHORTEST = 0.2  # seconds between two polls, however much happens
+_LATE = 3.0  # seconds, or so many intervals, without an answer after which figures are not fresh
+_LOG_STRIP = {28: 4, 40: 8}  # lines of a screen from which the log always has so many of them below the table
+_LONGEST_STRIP = 12  # lines that it gets at most where the table leaves them free
+_TELLING = frozenset({"halt", "halt_step", "hold", "release", "drop", "retry"})
+
+
+class _Base(Screen[None]):
+    """The screen below the questions, on which Tab is no matter of fields."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "app.next_view(1)", show=False),
+        Binding("shift+tab", "app.next_view(-1)", show=False),
+    ]
+
+
+class TopApp(App[None]):
+    """Watches the daemon behind `client`, whose first answer is there already. `interval` is in seconds."""
+
+    CSS = SHEET
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(number), f"view('{name}')", show=False) for number, name in enumerate(_VIEWS, 1)),
+        Binding("slash", "filter", show=False),
+        Binding("escape", "clear", show=False),
+        Binding("s", "sort(1)", show=False),
+        Binding("S", "sort(-1)", show=False),
+        Binding("h", "order('hold')", show=False),
+        Binding("r", "order('release')", show=False),
+        Binding("x", "order('halt')", show=False),
+        Binding("o", "outcomes", show=False),
+        Binding("p", "pause", show=False),
+        Binding("question_mark", "help", show=False),
+        Binding("q", "quit", show=False),
+        Binding("ctrl+c", "quit", show=False, priority=True),
+    ]
+
+    def __init__(self, client: Client, poller: Poller, first: Snapshot, *, interval: float = 1.0) -> None:
+        super().__init__()
+        self.theme = "ansi-dark"  # the terminal's own colours
+        self.animation_level = "none"
+        self.unanswered: tuple[str, ...] = ()  # halts that the daemon had not answered when the screen was left
+        self._client = client
+        self._poller = poller
+        self._follower = EventFollower(client.path)
+        self._orders = Orders(self, client, self.say)
+        self._interval = interval
+        self._snapshot = first
+        self._answered = time.monotonic()
+        self._failure: Failure | None = None
+        self._paused = False
+        self._view = "campaigns"
+        self._sorts = {"campaigns": "queued", "lanes": "in_flight"}
+        self._matches = dict.fromkeys(_VIEWS, "")
+        self._events: deque[tuple[Event, Text]] = deque(maxlen=_KEPT_EVENTS)
+        self._new_halts: list[str] = []
+        self._details: Details | None = None
+        self._woken = asyncio.Event()
+        self._standing = False
+        self._rows = 0
+
+    def get_default_screen(self) -> Screen[None]:
+        """Give the screen below the questions."""
+        return _Base(id="_default")
+
+    def compose(self) -> ComposeResult:
+        """Make room for everything."""
+        yield Overview(id="overview")
+        yield Static(id="views")
+        with ContentSwitcher(initial="campaigns", id="body"):
+            yield Grid(id="campaigns")
+            yield Grid(id="lanes")
+            yield RichLog(id="log", max_lines=_KEPT_EVENTS, min_width=1)
+            with VerticalScroll(id="halts-view"):
+                yield Static(id="panels")
+        yield Static(id="strip")
+        yield Input(id="filter", compact=True, placeholder="a part of the id; Enter keeps it, Esc clears it")
+        yield Static(id="message")
+        yield Static(id="keys")
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        self.query_one("#filter").display = False
+        self.query_one("#message").display = False
+        self.query_one("#campaigns").focus()
+        self._standing = True
+        self._follower.start()
+        self.set_interval(_LOOK, self._look)
+        self.run_worker(self._poll_for_ever(), group="poll")
+        self._draw()
+
+    def on_unmount(self) -> None:
+        """End what waits for the daemon."""
+        self._follower.stop()
+        self._client.hang_up()
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    async def _poll_for_ever(self) -> None:
+        while True:
+            if not self._paused:
+                wanted = self._wanted()
+                try:
+                    snapshot = await asyncio.to_thread(self._poller.poll, wanted)
+                except Failure as failure:
+                    self._failure = failure
+                else:
+                    self._take(snapshot)
+                self._draw()
+            await asyncio.sleep(_SHORTEST)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._interval - _SHORTEST)):
+                    await self._woken.wait()
+            self._woken.clear()
+
+    def _wanted(self) -> Wanted:
+        halts, self._new_halts = tuple(self._new_halts), []
+        return Wanted(
+            lanes=self._view == "lanes",
+            campaign_sort=self._sorts["campaigns"],
+            campaign_match=self._matches["campaigns"],
+            lane_sort=self._sorts["lanes"],
+            lane_match=self._matches["lanes"],
+            detail=None if self._details is None else self._details.campaign,
+            watch=halts,
+        )
+
+    def _take(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        if self._failure is not None:
+            away = now - self._answered
+            restarted = snapshot.status.uptime_seconds < away + (self._interval + _LATE)
+            told = "; it was restarted" if restarted else ""
+            self.say(Text(f"The daemon is back after {away:.0f} s{told}.", style="green"))
+        self._snapshot, self._answered, self._failure = snapshot, now, None
+
+    def _look(self) -> None:
+        """See what happened meanwhile, also that nothing did."""
+        events = self._follower.take()
+        if len(events) > _MOST_EVENTS:
+            skipped = len(events) - _MOST_EVENTS
+            events = [event for event in events if event.kind != "outcome"][-_MOST_EVENTS:] or events[-_MOST_EVENTS:]
+            self._write_log(Text(f"{'':14}{count(skipped)} outcomes are not shown", style="dim"))
+        for event in events:
+            line = draw_log_line(event)
+            self._events.append((event, line))
+            self._write_log(line)
+            if event.kind == "halt" and self._is_recent(event):
+                self._new_halts.append(str(event.data.get("campaign")))
+        if events:
+            self._draw_strip()
+        if any(event.kind in _TELLING for event in events):
+            self._woken.set()
+        if self._is_late():
+            self._draw()
+
+    @staticmethod
+    def _is_recent(event: Event) -> bool:
+        at = moment(event.at)
+        return at is not None and time.time() - at.timestamp() < 60.0
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._answered > max(_LATE, _LATE * self._interval)
+
+    # -- showing ----------------------------------------------------------------------------------------------------
+
+    def _banner(self) -> Text | None:
+        """Say why the figures are not fresh, if they are not."""
+        then = time.strftime("%H:%M:%S", time.localtime(self._snapshot.at))
+        away = f"{time.monotonic() - self._answered:.0f} s"
+        if self._failure is not None:
+            why = f"{printable(self._failure.sentence)}. Trying again; the figures are of {then}, {away} ago."
+            return Text(why[:1].upper() + why[1:], style="bold red")
+        if self._paused:
+            return Text(f"Paused: the figures are of {then}, {away} ago. p goes on.", style="bold yellow")
+        if self._is_late():
+            return Text(f"No answer from the daemon; the figures are of {then}, {away} ago.", style="bold red")
+        return None
+
+    def _draw(self) -> None:
+        """Draw everything anew."""
+        snapshot, banner = self._snapshot, self._banner()
+        if not self._standing:
+            return
+        base = self.screen_stack[0]
+        base.query_one(Overview).show(snapshot, self._poller.meter, banner=banner, with_halts=self._view != "halts")
+        stale = banner is not None
+        for name, lay_out in (("campaigns", lay_out_campaigns), ("lanes", lay_out_lanes)):
+            if name == self._view:
+                grid = base.query_one(f"#{name}", Grid)
+                told = snapshot if not stale else snapshot.without_rates()
+                rows = lay_out(told, self._sorts[name], max(1, self.size.width - 1))
+                self._rows = len(rows.keys)
+                grid.show(rows.titles, rows.keys, rows.lines, stale=stale)
+        if self._view == "halts":
+            base.query_one("#panels", Static).update(self._draw_panels())
+        self._draw_views()
+        self._draw_strip()
+        if self._details is not None and self._details.is_mounted:
+            self._details.show(self._draw_details(banner))
+
+    def _draw_views(self) -> None:
+        snapshot = self._snapshot
+        going_on = sum(report.state == "halting" for report in snapshot.halts)
+        numbers = {
+            "campaigns": count(sum(snapshot.status.campaigns.values())),
+            "lanes": count(snapshot.status.lanes),
+            "log": "with outcomes" if self._follower.outcomes else "",
+            "halts": count(going_on) if going_on else "",
+        }
+        parts: list[Part] = []
+        for number, name in enumerate(_VIEWS, 1):
+            style = "bold reverse" if name == self._view else ""
+            title = Text(f" {number} {name} {numbers[name]}".rstrip() + " ", style=style)
+            parts.append((0, title))
+        if self._view in self._sorts:
+            orders = CAMPAIGN_ORDERS if self._view == "campaigns" else LANE_ORDERS
+            parts.append((2, Text(f"by {orders[self._sorts[self._view]]}", style="dim")))
+            shown, total = (
+                (len(snapshot.campaigns), snapshot.campaigns_total)
+                if self._view == "campaigns"
+                else (len(snapshot.lanes), snapshot.lanes_total)
+            )
+            if shown < total or self._matches[self._view]:
+                parts.append((3, Text(f"{count(shown)} of {count(total)}", style="dim")))
+        if self._matches[self._view]:
+            parts.append((1, Text(f"/{elide(printable(self._matches[self._view]), 24)}", style="bold cyan")))
+        base = self.screen_stack[0]
+        base.query_one("#views", Static).update(fit(parts, self.size.width, gap=" "))
+        base.query_one("#keys", Static).update(self._draw_keys())
+
+    def _draw_keys(self) -> Text:
+        keys = (
+            (2, "h", "hold"),
+            (2, "r", "release"),
+            (0, "x", "halt"),
+            (3, "Enter", "report"),
+            (1, "/", "filter"),
+            (3, "s", "sort"),
+            (4, "p", "pause"),
+            (0, "?", "help"),
+            (0, "q", "quit"),
+        )
+        parts = [(rank, Text.assemble((key, "bold"), " ", (told, "dim"))) for rank, key, told in keys]
+        return fit(parts, self.size.width)
+
+    def _draw_panels(self) -> RenderableType:
+        halts = [report for report in self._snapshot.halts if self._fits(report.campaign)]
+        if not halts:
+            halted = self._snapshot.status.campaigns.get("halted", 0)
+            told = f"{plural(halted, 'campaign')} {'was' if halted == 1 else 'were'} halted here: mtactl campaigns"
+            return Text(f"No halt is under way. {told} --state halted", style="dim")
+        canvas = Canvas(self.size.width - 2)
+        return Group(*(draw_steps(report, canvas, frame=int(self._snapshot.at * 2)) for report in halts))
+
+    def _draw_details(self, banner: Text | None) -> RenderableType:
+        assert self._details is not None
+        campaign, report = self._details.campaign, self._snapshot.detail
+        if report is None or report.campaign != campaign:
+            return Text("Asking the daemon…" if banner is None else banner.plain, style="dim")
+        rate = self._snapshot.campaign_rates.get(campaign) if banner is None else None
+        lines = [] if banner is None else [banner]
+        return Group(
+            *lines, draw_report(report, Canvas(self.size.width - 6)), Text(f"    {'rate':<12}{tell_rate(rate)}")
+        )
+
+    # -- the log ----------------------------------------------------------------------------------------------------
+
+    def _write_log(self, line: Text) -> None:
+        if self._fits(line.plain, "log"):
+            self.screen_stack[0].query_one(RichLog).write(line)
+
+    def _fits(self, text: str, view: str | None = None) -> bool:
+        return self._matches[view or self._view].lower() in text.lower()
+
+    def _draw_strip(self) -> None:
+        strip = self.screen_stack[0].query_one("#strip", Static)
+        room = max((lines for least, lines in _LOG_STRIP.items() if self.size.height >= least), default=0)
+        if self._view in self._sorts:
+            body = self.screen_stack[0].query_one("#body").size.height
+            free = body + (strip.size.height + 1 if strip.display else 0) - self._rows - 3
+            room = max(room, min(free, _LONGEST_STRIP))
+        shown = list(self._events)[-room:] if room and self._view != "log" else []
+        lines = [line.copy() for _, line in shown]
+        for line in lines:
+            line.truncate(self.size.width, overflow="ellipsis")
+        strip.display = bool(lines)
+        strip.update(Text("\n").join(lines))
+
+    # -- what keys do -----------------------------------------------------------------------------------------------
+
+    def say(self, text: Text) -> None:
+        """Say something at the bottom of the screen, until the next thing is said or asked for."""
+        message = self.screen_stack[0].query_one("#message", Static)
+        message.display = bool(text.plain)
+        message.update(text)
+        self._woken.set()
+
+    def action_view(self, view: str) -> None:
+        """Show another view."""
+        self._view = view
+        self.query_one("#body", ContentSwitcher).current = "halts-view" if view == "halts" else view
+        self.query_one("#filter").display = False
+        self.query_one("#halts-view" if view == "halts" else f"#{view}").focus()
+        self._woken.set()
+        self._draw()
+
+    def action_next_view(self, step: int) -> None:
+        """Show the view beside."""
+        self.action_view(_VIEWS[(_VIEWS.index(self._view) + step) % len(_VIEWS)])
+
+    def action_sort(self, step: int) -> None:
+        """Sort by another column."""
+        if self._view in self._sorts:
+            orders = list(CAMPAIGN_ORDERS if self._view == "campaigns" else LANE_ORDERS)
+            at = orders.index(self._sorts[self._view])
+            self._sorts[self._view] = orders[(at + step) % len(orders)]
+            self._woken.set()
+            self._draw_views()
+
+    def action_filter(self) -> None:
+        """Let a filter be typed."""
+        field = self.query_one("#filter", Input)
+        field.value = self._matches[self._view]
+        field.display = True
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def apply_filter(self, changed: Input.Changed) -> None:
+        """Show what fits, while it is typed."""
+        self._match(changed.value)
+
+    def _match(self, text: str) -> None:
+        if text == self._matches[self._view]:
+            return
+        self._matches[self._view] = text
+        if self._view == "log":
+            log = self.query_one(RichLog)
+            log.clear()
+            for _, line in self._events:
+                self._write_log(line)
+        self._woken.set()
+        self._draw()
+
+    @on(Input.Submitted, "#filter")
+    def keep_filter(self) -> None:
+        """Go back to the table."""
+        self.action_view(self._view)
+
+    def action_clear(self) -> None:
+        """Clear the filter and what was said."""
+        self.say(Text())
+        self._match("")
+        self.action_view(self._view)
+
+    def action_order(self, verb: str) -> None:
+        """Hold, release or halt the campaign that the cursor is on."""
+        key = self.query_one("#campaigns", Grid).key if self._view == "campaigns" else None
+        report = next((each for each in self._snapshot.campaigns if each.campaign == key), None)
+        if report is None:
+            self.say(Text("No campaign is chosen: 1 shows them.", style="yellow"))
+        else:
+            self._order(verb, report)
+
+    def _order(self, verb: str, report: CampaignReport) -> None:
+        fresh = self._banner() is None
+        self._paused = False
+        self.say(Text())
+        rate = self._snapshot.campaign_rates.get(report.campaign) if fresh else None
+        self._orders.begin(verb, report, rate)
+
+    @on(Grid.Chosen)
+    def open_details(self, chosen: Grid.Chosen) -> None:
+        """Show the report of a campaign."""
+        if self._view != "campaigns":
+            return
+        details = self._details = Details(chosen.key)
+
+        def close(verb: str | None) -> None:
+            report, self._details = self._snapshot.detail, None
+            if verb and report is not None and report.campaign == details.campaign:
+                self._order(verb, report)
+
+        self.push_screen(details, close)
+        self._woken.set()
+
+    def action_outcomes(self) -> None:
+        """Show what became of each recipient in the log, or show it no more."""
+        self._follower.outcomes = not self._follower.outcomes
+        told = "The log shows what becomes of each recipient." if self._follower.outcomes else "Outcomes are left out."
+        self.say(Text(told))
+        self._draw_views()
+
+    def action_pause(self) -> None:
+        """Stop reading, or go on."""
+        self._paused = not self._paused
+        self._woken.set()
+        self._draw()
+
+    def action_help(self) -> None:
+        """Say which key does what."""
+        self.push_screen(Help())
+
+    async def action_quit(self) -> None:
+        """Leave the screen."""
+        self.unanswered = tuple(self._orders.pending)
+        self.exit()
+
+    def on_resize(self, _event: Resize) -> None:
+        """Draw for the new size."""
+        self._draw()
