@@ -21,6 +21,7 @@ import apsw
 import msgspec
 
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.failpoints import ARMED, reach
 from queue_store.index_names import Campaigns, Lanes
 from queue_store.records import Message, Outcome
 
@@ -191,6 +192,8 @@ class Index:
         self.path = path
         self.now = now
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # addresses are for no one else to read
+        if ARMED:
+            reach("index-file-made")
         self.db = connect(path)
         try:
             self._prepare()
@@ -218,6 +221,8 @@ class Index:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         if (mode := db.pragma("journal_mode", "wal")) != "wal":
             raise StoreCorrupt(str(self.path), f"its journal mode is {mode}: the file system can't do WAL")
+        if ARMED:
+            reach("index-log-begun")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 67108864")
         # upkeep.py does it. By the pragma: apsw's method leaves a hook of its own, which takes the interpreter's lock.
@@ -227,6 +232,10 @@ class Index:
                 db.execute(_statements("schema.sql"))
                 db.execute(f"PRAGMA application_id = {_APPLICATION}")
                 db.execute(f"PRAGMA user_version = {_VERSION}")
+                if ARMED:
+                    reach("index-schema-written")
+            if ARMED:
+                reach("index-schema-made")
         db.execute(_statements("batch.sql"))
 
     @contextmanager

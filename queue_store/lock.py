@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from queue_store.errors import StoreLocked
+from queue_store.failpoints import ARMED, reach
 
 __all__ = ["take_lock"]
 
@@ -26,6 +27,8 @@ def take_lock(path: Path, store: Path) -> int:
     # On a full disk the id can't be written, and the store is to open all the same.
     try:
         os.ftruncate(fd, 0)
+        if ARMED:
+            reach("lock-emptied")
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except OSError:
         pass

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from queue_store.attempts import AttemptLog, OpenAttempt
 from queue_store.body_records import segment_files
 from queue_store.errors import StoreCorrupt, StoreFull
+from queue_store.failpoints import ARMED, reach
 from queue_store.index import BatchRows, Index, mapped
 from queue_store.index_halts import load_campaigns
 from queue_store.index_mail import settle
@@ -88,7 +89,11 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
     On a full disk the reserve is spent: a halt must be possible after a restart too.
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if ARMED:
+        reach("folder-made")
     lock = take_lock(path / "lock", path)
+    if ARMED:
+        reach("lock-taken")
     try:
         room = Room(path, reserve)
         try:
@@ -115,9 +120,13 @@ def _open_parts(path: Path, lock: int, room: Room, segment_size: int, now: Calla
         segments = Segments(path / "segments", segment_size=segment_size)
         parts.callback(segments.close)
         repairs = segments.recover(dict(index.rows("SELECT id, length FROM segments")))
+        if ARMED:
+            reach("recover-segments-done")
         attempts = AttemptLog(path / "attempts")
         parts.callback(attempts.close)
         recovery = replace(_recover(index, attempts), repairs=tuple(repairs))
+        if ARMED:
+            reach("recovery-committed")
         attempts.clear()
         room.restore(beside=RESERVE_BESIDE)
         parts.pop_all()
@@ -146,6 +155,8 @@ def mark_clean(index: Index, room: Room) -> None:
     def mark() -> None:
         with index.transaction():
             index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
+            if ARMED:
+                reach("claims-returned")
             index.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
 
     def copy_log() -> None:
@@ -157,6 +168,8 @@ def mark_clean(index: Index, room: Room) -> None:
         if not room.spend():
             raise
         mark()
+    if ARMED:
+        reach("clean-marked")
     try:
         copy_log()
     except apsw.FullError:
@@ -178,6 +191,8 @@ def _recover(index: Index, attempts: AttemptLog) -> Recovery:
         index.write(rows)
         index.db.executemany("UPDATE recipients SET uncertain = 1 WHERE campaign_id = ? AND id = ?", found.uncertain)
         index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
+        if ARMED:
+            reach("recovery-written")
     return Recovery(
         campaigns=load_campaigns(index.db),
         ready_lanes=[name for (name,) in index.db.execute(_READY_LANES)],
