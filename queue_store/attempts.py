@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from queue_store.errors import StoreError, StoreFull
+from queue_store.failpoints import ARMED, reach
 from queue_store.records import Outcome, Settlement
 
 __all__ = ["PEER_LIMIT", "REPLY_LIMIT", "AttemptLog", "OpenAttempt", "is_attempt_log"]
@@ -100,6 +101,8 @@ class AttemptLog:
         try:
             self._slots = max(_FIRST_SLOTS, (os.fstat(self._fd).st_size - _HEADER_SIZE) // _SLOT_SIZE)
             self._allocate(self._slots)
+            if ARMED:
+                reach("attempts-allocated")
             self._map = mmap.mmap(self._fd, _HEADER_SIZE + self._slots * _SLOT_SIZE)
         except BaseException:
             os.close(self._fd)
@@ -121,12 +124,18 @@ class AttemptLog:
         slot = free.pop()
         at = _HEADER_SIZE + slot * _SLOT_SIZE
         _BEGIN.pack_into(self._map, at + 4, attempt, recipient_id)
+        if ARMED:
+            reach("slot-begun")
         self._map[at] = _OPEN
+        if ARMED:
+            reach("slot-open")
         return slot
 
     def ending(self, slot: int) -> None:
         """Note that the end of the message is about to be written: from here on a lost connection means unknown."""
         self._map[_HEADER_SIZE + slot * _SLOT_SIZE] = _ENDING
+        if ARMED:
+            reach("slot-ending")
 
     def outcome(self, slot: int, settlement: Settlement) -> None:
         """Note how the transaction ended, before it is settled in a commit. Raises ValueError on another's slot."""
@@ -146,6 +155,8 @@ class AttemptLog:
             peer,
             reply,
         )
+        if ARMED:
+            reach("slot-reply-written")
         flags = (
             (_AFTER_STOP if settlement.after_stop else 0)
             | (_BEGAN if settlement.began else 0)
@@ -155,7 +166,11 @@ class AttemptLog:
             self._map, at + 1, _DEFERRAL if settlement.outcome is None else settlement.outcome, flags, len(peer)
         )
         _SUM.pack_into(self._map, at + _SLOT_SIZE - 4, zlib.crc32(self._map[at + 1 : at + _SLOT_SIZE - 4]))
+        if ARMED:
+            reach("slot-outcome-written")
         self._map[at] = _DONE
+        if ARMED:
+            reach("slot-done")
 
     def free(self, slot: int) -> None:
         """Let go of a slot whose outcome is durable. Freeing it again is nothing."""
@@ -163,14 +178,22 @@ class AttemptLog:
         if self._map[at] == _FREE:
             return
         self._map[at] = _FREE
+        if ARMED:
+            reach("slot-freed")
         self._free.append(slot)
 
     def clear(self) -> None:
         """Free all slots, once what they told is durable, and believe them from now on under this boot."""
         for found in _NOT_FREE.finditer(self._states()):
             self._map[_HEADER_SIZE + found.start() * _SLOT_SIZE] = _FREE
+            if ARMED:
+                reach("attempts-slot-cleared")
+        if ARMED:
+            reach("attempts-cleared")
         # A process that dies within this write leaves a header that fits no boot: not believed, which errs to be safe.
         _HEADER.pack_into(self._map, 0, _MAGIC, _VERSION, _SLOT_SIZE, self._boot)
+        if ARMED:
+            reach("attempts-named")
         self._free[:] = range(self._slots - 1, -1, -1)  # the lowest first: few pages are in use
         self._cleared = True
         self.trusted = self._boot != _NO_BOOT
@@ -219,7 +242,11 @@ class AttemptLog:
             raise StoreError("clear comes before the first attempt")
         slots = 2 * self._slots
         self._allocate(slots)
+        if ARMED:
+            reach("attempts-grown")
         self._map.resize(_HEADER_SIZE + slots * _SLOT_SIZE)
+        if ARMED:
+            reach("attempts-mapped")
         # Before those that were freed meanwhile, so that these are used first.
         self._free[:0] = range(slots - 1, self._slots - 1, -1)
         self._slots = slots

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from queue_store.errors import CampaignHalted, StoreError
+from queue_store.failpoints import ARMED, reach
 from queue_store.index import BatchRows, Index
 from queue_store.index_claims import claim
 from queue_store.index_mail import append_messages, settle, unclaim
@@ -77,11 +78,15 @@ class Batch:
         if self._settles:
             self._take_settles(rows)
         self._segments.sync()  # never a row whose body is not durable
+        if ARMED:
+            reach("bodies-synced")
         self._index.write(rows)
 
     def _take_appends(self, rows: BatchRows) -> None:
         messages = [operation.message for _, operation in self._appends]
         stored = append_messages(self._index, self._segments, messages, rows)
+        if ARMED:
+            reach("bodies-written")
         for (at, operation), value in zip(self._appends, stored, strict=True):
             if isinstance(value, StoreError):
                 self._results[at] = (operation, None, value)

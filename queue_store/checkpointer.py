@@ -16,6 +16,7 @@ from pathlib import Path
 
 import apsw
 
+from queue_store.failpoints import ARMED, reach
 from queue_store.index import connect
 
 __all__ = ["Checkpointer"]
@@ -67,7 +68,11 @@ class Checkpointer:
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("PRAGMA wal_autocheckpoint = 0")
                 db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if ARMED:
+                    reach("log-copied")
             finally:
                 db.close()
             os.fdatasync(self._fd)
+            if ARMED:
+                reach("log-copied-synced")
         self._done = True

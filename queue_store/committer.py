@@ -33,6 +33,7 @@ import apsw
 from queue_store.attempts import AttemptLog
 from queue_store.batch import Batch, Result
 from queue_store.errors import StoreClosed, StoreCorrupt, StoreDamaged, StoreError, StoreFailed, StoreFull
+from queue_store.failpoints import ARMED, reach
 from queue_store.fresh_bodies import FreshBodies
 from queue_store.index import Index, mapped
 from queue_store.mending import note_damage
@@ -135,6 +136,8 @@ class Committer:
             self._walked = False
             self._has_worked = True
             self._commit_or_fail(self._next_claims())
+            if ARMED:
+                reach("claims-committed")
             return True
         if not may_walk:
             return False
@@ -142,6 +145,8 @@ class Committer:
         if self._walks:
             walk = self._walks.popleft()
             self._commit_or_fail([walk])
+            if ARMED:
+                reach("walk-committed")
             if walk.essential:  # a drop
                 self._upkeep.note_dropped()
         else:
@@ -288,14 +293,26 @@ class Committer:
             work = Batch(index, segments)
             index.begin(one_write=work.is_one_write(batch))
             results = work.do(batch)
+            if ARMED:
+                reach("batch-written")
             index.commit()
         except BaseException:
             with contextlib.suppress(apsw.Error):  # what failed is told; a rollback that fails too adds nothing
                 index.rollback()
+            if ARMED:
+                reach("batch-rolled-back")
             if segments.active == active:
                 segments.rollback(length)
+                if ARMED:
+                    reach("segment-cut-back")
             raise
+        if ARMED:
+            reach("batch-committed")
+            if any(isinstance(operation, Call) and operation.is_urgent for operation in batch):
+                reach("halt-committed")
         if segments.seal_if_full() is not None:
+            if ARMED:
+                reach("segment-sealed")
             self._upkeep.note_sealed()
         return results
 
@@ -351,14 +368,20 @@ class Committer:
                 self._commit_all(self._stalled, closing=True)
             if self._failure is None:
                 mark_clean(self._index, self._room)
+                if ARMED:
+                    reach("clean-log-copied")
         except (StoreError, apsw.Error, OSError) as problem:
             error = problem if isinstance(problem, StoreError) else mapped(problem, str(self._index.path), 0)
         finally:
             self._copy_promises(closing=True)
             self._segments.close()
+            if ARMED:
+                reach("segments-closed")
             self._index.close()
             if self._index.journal is not None:
                 self._index.journal.close()
+            if ARMED:
+                reach("index-closed")
             self._upkeep.close()
         results: list[Result] = [
             (operation, None, self._failure or StoreClosed("the disk is full")) for operation in self._stalled

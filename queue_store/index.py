@@ -22,6 +22,7 @@ import msgspec
 
 from queue_store.checksums import RESERVED, is_damage, load_checksums
 from queue_store.errors import StoreCorrupt, StoreDamaged, StoreError, StoreFailed, StoreFull
+from queue_store.failpoints import ARMED, reach
 from queue_store.halt_journal import HaltJournal
 from queue_store.index_names import Campaigns, Lanes
 from queue_store.records import Message, Outcome
@@ -210,6 +211,8 @@ class Index:
         self.now = now
         self.journal = journal  # told of campaigns, holds and halts once they are durable
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # addresses are for no one else to read
+        if ARMED:
+            reach("index-file-made")
         self.db = connect(path)
         try:
             self._prepare()
@@ -243,6 +246,8 @@ class Index:
             raise StoreDamaged(str(self.path), "it is damaged: its header says that its pages have no checksums")
         if (mode := db.pragma("journal_mode", "wal")) != "wal":
             raise StoreCorrupt(str(self.path), f"its journal mode is {mode}: the file system can't do WAL")
+        if ARMED:
+            reach("index-log-begun")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 67108864")
         # upkeep.py does it. By the pragma: apsw's method leaves a hook of its own, which takes the interpreter's lock.
@@ -252,6 +257,10 @@ class Index:
                 db.execute(statements("schema.sql"))
                 db.execute(f"PRAGMA application_id = {APPLICATION}")
                 db.execute(f"PRAGMA user_version = {VERSION}")
+                if ARMED:
+                    reach("index-schema-written")
+            if ARMED:
+                reach("index-schema-made")
         db.execute(statements("batch.sql"))
 
     @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from queue_store.failpoints import ARMED, reach
 from queue_store.index import Index, as_json, as_message
 from queue_store.index_mail import CLAIM_LIMIT
 from queue_store.records import Claim, ClaimPage, Recipient
@@ -155,6 +156,8 @@ class _Page:
         if not rows:
             return ()
         self._index.db.execute(_MARK, (as_json([row[:2] for row in rows]),))
+        if ARMED:
+            reach("claims-marked")
         claims = []
         first = 0
         for at in range(1, len(rows) + 1):

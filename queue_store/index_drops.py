@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from queue_store.errors import StoreError
+from queue_store.failpoints import ARMED, reach
 from queue_store.index import Index
 from queue_store.index_filters import Conditions, conditions
 from queue_store.records import Dropped, Outcome, Promoted, QueuedDelta, QueueFilter
@@ -48,6 +49,8 @@ def drop_campaign(index: Index, campaign: str, limit: int) -> Dropped:
     index.db.execute(
         "INSERT INTO temp.dropping (campaign_id, recipients, at) VALUES (?, ?, ?)", (entry.id, limit, index.now())
     )
+    if ARMED:
+        reach("drop-chunk-written")
     ready, deferred, scheduled, unknown, more = index.row(
         f"SELECT {_SUMMED}, EXISTS (SELECT 1 FROM recipients WHERE campaign_id = ? AND state <> 3) FROM temp.chosen",
         (entry.id,),

@@ -10,6 +10,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from queue_store.errors import CampaignHalted, StoreError
+from queue_store.failpoints import ARMED, reach
 from queue_store.index import BatchRows, Index
 from queue_store.records import CampaignRecord, HaltRecord, HaltRequest, Tally
 
@@ -60,10 +61,16 @@ def record_halt(index: Index, request: HaltRequest) -> HaltRecord:
     index.db.execute(
         f"INSERT INTO halts (campaign_id, {_HALT_COLUMNS}) VALUES (?{', ?' * len(values)})", (campaign.id, *values)
     )
+    if ARMED:
+        reach("halt-inserted")
     index.db.execute(
         "UPDATE campaigns SET held = 0, began = max(began, ?) WHERE id = ?", (request.in_flight > 0, campaign.id)
     )
+    if ARMED:
+        reach("halt-marked")
     _note(index, (request.requested_uid, request.requested_user, "halt", campaign.id, request.reason or ""))
+    if ARMED:
+        reach("halt-noted")
     index.campaigns.mark(campaign, held=False, halted=True)
     _tell_journal(index, campaign.id, halt)
     return halt
@@ -78,6 +85,8 @@ def record_halt_step(index: Index, campaign: str, step: str, at: int) -> HaltRec
         raise StoreError(f"campaign {campaign} is not halted")
     column = f"{step}_at"
     index.db.execute(f"UPDATE halts SET {column} = coalesce({column}, ?) WHERE campaign_id = ?", (at, entry.id))
+    if ARMED:
+        reach("halt-step-written")
     halt = load_halt(index.db, entry.id, campaign)
     _tell_journal(index, entry.id, halt)
     return halt
@@ -91,6 +100,8 @@ def record_hold(index: Index, campaign: str, *, held: bool, uid: int | None, use
     entry = index.campaigns.intern(campaign)
     index.db.execute("UPDATE campaigns SET held = ? WHERE id = ?", (int(held), entry.id))
     _note(index, (uid, user, "hold" if held else "release", entry.id, ""))
+    if ARMED:
+        reach("hold-written")
     index.campaigns.mark(entry, held=held)
     journal = index.journal
     if journal is not None:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from queue_store.errors import StoreLocked
+from queue_store.failpoints import ARMED, reach
 
 __all__ = ["StoreLock", "holder", "take_lock"]
 
@@ -42,6 +43,8 @@ def take_lock(path: Path, store: Path) -> StoreLock:
     # On a full disk the id can't be written, and the store is to open all the same.
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
+        if ARMED:
+            reach("lock-emptied")
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return lock
 

@@ -25,6 +25,7 @@ from queue_store.attempts import AttemptLog, OpenAttempt
 from queue_store.body_records import segment_files
 from queue_store.checksums import is_damage
 from queue_store.errors import StoreCorrupt, StoreDamaged, StoreFull
+from queue_store.failpoints import ARMED, reach
 from queue_store.halt_journal import HaltJournal, Promises
 from queue_store.index import BatchRows, Index, mapped
 from queue_store.index_halts import load_campaigns, promised, put_back_halts
@@ -117,7 +118,11 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
 
 def _open_store(path: Path, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if ARMED:
+        reach("folder-made")
     lock = take_lock(path / "lock", path)
+    if ARMED:
+        reach("lock-taken")
     try:
         room = Room(path, reserve)
         opening = _Opening(path, lock, room, segment_size, now)
@@ -193,9 +198,13 @@ class _Opening:
             parts.callback(segments.close)
             keep = make_quarantine(path) if lost_log else None
             told += segments.recover(dict(index.rows("SELECT id, length FROM segments")), keep=keep)
+            if ARMED:
+                reach("recover-segments-done")
             attempts = AttemptLog(path / "attempts")
             parts.callback(attempts.close)
             recovery = replace(_recover(index, attempts), repairs=tuple(told), set_aside=_set_aside(path))
+            if ARMED:
+                reach("recovery-committed")
             attempts.clear()
             journal.begin(promised(index.db))
             self._room.restore(beside=RESERVE_BESIDE)
@@ -251,6 +260,8 @@ def mark_clean(index: Index, room: Room) -> None:
     def mark() -> None:
         with index.transaction():
             index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
+            if ARMED:
+                reach("claims-returned")
             index.db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
 
     def copy_log() -> None:
@@ -262,6 +273,8 @@ def mark_clean(index: Index, room: Room) -> None:
         if not room.spend():
             raise
         mark()
+    if ARMED:
+        reach("clean-marked")
     try:
         copy_log()
     except apsw.FullError:
@@ -283,6 +296,8 @@ def _recover(index: Index, attempts: AttemptLog) -> Recovery:
         index.write(rows)
         index.db.executemany("UPDATE recipients SET uncertain = 1 WHERE campaign_id = ? AND id = ?", found.uncertain)
         index.db.execute("UPDATE recipients INDEXED BY claimed SET state = 0 WHERE state = 3")
+        if ARMED:
+            reach("recovery-written")
     return Recovery(
         campaigns=load_campaigns(index.db),
         ready_lanes=[name for (name,) in index.db.execute(_READY_LANES)],

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from queue_store.failpoints import ARMED, reach
+
 __all__ = ["RESERVE_BESIDE", "Room"]
 
 RESERVE_BESIDE = 1 << 20  # bytes that must be free beside the reserve before it is put back
@@ -46,6 +48,8 @@ class Room:
         """Give the reserve back to the file system; give whether there was any."""
         had = self._kept > 0
         self._path.unlink(missing_ok=True)
+        if ARMED:
+            reach("reserve-spent")
         self._kept = 0
         return had
 
@@ -59,6 +63,8 @@ class Room:
         if self._available() < self._reserve - self._kept + beside:
             return False
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if ARMED:
+            reach("reserve-file-made")
         try:
             os.posix_fallocate(fd, 0, self._reserve)
         except OSError as error:
@@ -69,6 +75,8 @@ class Room:
             return False
         finally:
             os.close(fd)
+        if ARMED:
+            reach("reserve-restored")
         self._kept = self._reserve
         return True
 

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from queue_store.body_records import HEADER_SIZE, checksum_of, pack_header, segment_files, segment_path, unpack_header
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
+from queue_store.failpoints import ARMED, reach
 from queue_store.read_ahead import ReadAhead
 
 __all__ = ["Segments", "sync_folder"]
@@ -147,7 +148,11 @@ class Segments:
         self.active = 0
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
+            if ARMED:
+                reach("segments-folder-made")
             sync_folder(folder.parent)
+            if ARMED:
+                reach("segments-folder-synced")
 
     def recover(self, known: Mapping[int, int], *, keep: Path | None = None) -> list[str]:
         """Make the files fit the index, which vouches for `known` (segment: length), and start a new active segment.
@@ -174,6 +179,8 @@ class Segments:
                 continue
             if vouched is None:
                 path.unlink()
+                if ARMED:
+                    reach("recover-unlinked")
                 if length:
                     repairs.append(f"segment {segment} ({length} octets) belongs to no message: removed")
                 continue
@@ -232,6 +239,8 @@ class Segments:
             if self._end != self._durable:
                 os.fdatasync(self._fd)
             self._synced = self._durable = self._end
+            if ARMED:
+                reach("segment-synced")
             if self._folder_dirty:
                 sync_folder(self._folder)
                 self._folder_dirty = False
@@ -335,6 +344,8 @@ class Segments:
             raise StoreError(f"segment {segment} is being written")
         self._lengths.pop(segment, None)
         segment_path(self._folder, segment).unlink(missing_ok=True)
+        if ARMED:
+            reach("segment-unlinked")
         self._readers.discard(segment)
 
     def close(self) -> None:
@@ -349,6 +360,8 @@ class Segments:
             raise StoreError("recover comes before the first append")
         path = segment_path(self._folder, self.active)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if ARMED:
+            reach("segment-file-made")
         self._folder_dirty = True
         with suppress(OSError):  # so that read_nowait, which opens nothing itself, finds it open
             self._readers.give_back(self._readers.take(self.active))
@@ -368,16 +381,7 @@ class Segments:
             elif os.pwritev(self._fd, pieces, offset) == total:
                 return False
         # A short write says nothing yet; the rest of it meets the error, if there is one.
-        views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
-        first = 0
-        while first < len(views):
-            written = os.pwritev(self._fd, views[first : first + _IOV_MAX], offset)
-            offset += written
-            while first < len(views) and written >= len(views[first]):
-                written -= len(views[first])
-                first += 1
-            if written:
-                views[first] = views[first][written:]
+        _write_fully(self._fd, pieces, offset)
         return False
 
     def _truncate(self, length: int) -> None:
@@ -391,7 +395,11 @@ class Segments:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, length)
+            if ARMED:
+                reach("recover-cut")
             os.fsync(fd)
+            if ARMED:
+                reach("recover-cut-synced")
         finally:
             os.close(fd)
 
@@ -414,6 +422,22 @@ class Segments:
         else:
             return
         raise StoreCorrupt(str(segment_path(self._folder, segment)), f"the record at {offset} {what}")
+
+
+def _write_fully(fd: int, pieces: Sequence[_Piece], offset: int) -> None:
+    """Write pieces one behind the other, in as many calls as it takes."""
+    views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+    first = 0
+    while first < len(views):
+        written = os.pwritev(fd, views[first : first + _IOV_MAX], offset)
+        if ARMED:
+            reach("segment-piece-written")
+        offset += written
+        while first < len(views) and written >= len(views[first]):
+            written -= len(views[first])
+            first += 1
+        if written:
+            views[first] = views[first][written:]
 
 
 def _read_fully(fd: int, offset: int, size: int) -> bytes:

@@ -17,6 +17,7 @@ import apsw
 
 from queue_store.checkpointer import Checkpointer
 from queue_store.errors import StoreCorrupt, StoreError
+from queue_store.failpoints import ARMED, reach
 from queue_store.index import BatchRows, Index, as_json
 from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
@@ -127,6 +128,8 @@ class Upkeep:
         """Copy the log into the file; the next commit then begins it anew, unless someone reads from it."""
         self._checkpointer.end()
         self._index.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if ARMED:
+            reach("log-checkpointed")
         self._log_pages = 0
 
     def _reclaim(self) -> bool:
@@ -137,6 +140,8 @@ class Upkeep:
         with self._index.transaction():
             for (segment,) in rows:
                 self._index.db.execute("DELETE FROM segments WHERE id = ?", (segment,))
+        if ARMED:
+            reach("segments-forgotten")
         for (segment,) in rows:
             self._segments.unlink(segment)
         return True
@@ -193,10 +198,16 @@ class Upkeep:
                 if bodies:
                     places = segments.append_all(bodies)
                     segments.sync()
+                    if ARMED:
+                        reach("copy-appended")
                     self._point(segment, [(body[0], *place) for body, place in zip(bodies, places, strict=True)])
+                    if ARMED:
+                        reach("copy-pointed")
         except BaseException:
             segments.rollback(length)
             raise
+        if ARMED:
+            reach("copy-committed")
         if segments.active == active:
             segments.seal_if_full()
         return looked
@@ -225,6 +236,8 @@ class Upkeep:
         if free < _FREE_PAGES or free * _FREE_SHARE < self._index.db.pragma("page_count"):
             return False
         self._index.db.execute(f"PRAGMA incremental_vacuum({_PAGES_IN_STEP})").fetchall()
+        if ARMED:
+            reach("pages-vacuumed")
         return True
 
     def _restore(self) -> bool:

@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.crash.harness import Summary, endure
+from tests.crash.harness import Summary, endure, shuffled_points
 
 
 def main() -> int:
@@ -25,11 +25,12 @@ def main() -> int:
     arguments = parser.parse_args()
     total = Summary()
     seed = arguments.seed
+    points = shuffled_points(seed)
     while (left := arguments.kills - total.kills.total()) > 0:
         folder = Path(tempfile.mkdtemp(prefix="mtactl-crash-"))
         kills = min(left, arguments.kills_per_store)
         try:
-            summary = asyncio.run(endure(folder, seed, kills=kills, pipelining=seed % 2 == 0))
+            summary = asyncio.run(endure(folder, seed, kills=kills, pipelining=seed % 2 == 0, points=points))
         except Exception:
             traceback.print_exc()
             print(f"seed {seed}: failed; its files are in {folder}\nbefore it: {total}")
@@ -39,6 +40,7 @@ def main() -> int:
         total.add(summary)
         seed += 1
     print(f"all: {total}")
+    print("failpoints: " + ", ".join(f"{name} {number}" for name, number in sorted(total.points.items())))
     return 0
 
 

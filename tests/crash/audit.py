@@ -1,25 +1,17 @@
-"""What must be true of a killed daemon's store and of what the world saw: an independent reader of both.
-
-The index is read with SQLite from a copy of the folder, with none of the store's own code.
-"""
+"""What must be true of the store that a killed process leaves, as reader.py reads it, and of what the world saw."""
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import apsw
-
+from tests.crash.reader import GROWING, Books
 from tests.world.record import Record, Transaction
 
 # A reply may have been sent by the peer, and not been read by the daemon when it was killed: ns, on a busy machine.
 UNREAD = 1_000_000_000
-
-_OUTCOMES = {1: "delivered", 2: "bounced", 3: "expired", 4: "dropped", 5: "unknown"}
-_GROWING = ("accepted", "delivered", "delivered_after_stop", "bounced", "expired", "dropped", "unknown")
 
 
 @dataclass
@@ -50,43 +42,10 @@ class Fence:
         return self.since < transaction.began and (self.until is None or transaction.began < self.until)
 
 
-class Books:
-    """The index of a store, as it is in a folder that nobody uses."""
-
-    def __init__(self, folder: Path) -> None:
-        self.waiting: dict[str, str] = {}  # recipient: campaign
-        self.outcomes: dict[str, str] = {}
-        self.after_stop: dict[str, str] = {}
-        self.rows: Counter[str] = Counter()  # by recipient
-        self.tallies: dict[str, Counter[str]] = defaultdict(Counter)  # by campaign, from the rows
-        with closing(apsw.Connection(str(folder / "queue.db"), flags=apsw.SQLITE_OPEN_READONLY)) as db:
-            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            names = dict(db.execute("SELECT id, name FROM campaigns"))
-            for number, address in db.execute("SELECT campaign_id, address FROM recipients"):
-                self.waiting[address] = names[number]
-                self.rows[address] += 1
-                self.tallies[names[number]]["live"] += 1
-            for number, address, outcome, after_stop in db.execute(
-                "SELECT campaign_id, address, outcome, after_stop FROM outcomes"
-            ):
-                name = self.outcomes[address] = _OUTCOMES[outcome]
-                self.rows[address] += 1
-                self.tallies[names[number]][name] += 1
-                if after_stop:
-                    self.after_stop[address] = names[number]
-                    self.tallies[names[number]]["delivered_after_stop"] += name == "delivered"
-            self.counts = {
-                name: dict(zip(_GROWING, counts, strict=True))
-                for name, *counts in db.execute(f"SELECT name, {', '.join(_GROWING)} FROM campaigns")
-            }
-            self.held = {name for (name,) in db.execute("SELECT name FROM campaigns WHERE held")}
-            self.halted = {names[number] for (number,) in db.execute("SELECT campaign_id FROM halts")}
-
-
 def check_growth(campaign: str, before: Mapping[str, int], after: Mapping[str, int]) -> None:
     """Nothing that was counted as final is taken back."""
     for name, number in before.items():
-        if name in _GROWING:
+        if name in GROWING:
             assert after[name] >= number, f"{campaign}: {name} went back from {number} to {after[name]}"
 
 
@@ -111,6 +70,18 @@ def audit_books(books: Books, answers: Mapping[str, int], known: Mapping[str, st
         assert {name: tally[name] for name in counts if name != "accepted"} == {
             name: number for name, number in counts.items() if name != "accepted"
         }, campaign
+
+
+def audit_bodies(books: Books, contents: Mapping[str, tuple[int, int]]) -> int:
+    """Compare the bodies with what was injected, of which size and CRC-32 are given; give how many there are."""
+    number = 0
+    for addresses, body in books.bodies():
+        for address in addresses:
+            size, checksum = contents[address]
+            assert body.endswith(b".\r\n"), f"{address}: the body has no end"
+            assert zlib.crc32(body[-size - 3 : -3]) == checksum, f"{address} would get another's body"
+        number += 1
+    return number
 
 
 def audit_world(

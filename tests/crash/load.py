@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Application:
     """Injects letters over several connections until the daemon is gone.
 
     `sent` has the stamp at which each recipient's message was begun (ns of CLOCK_MONOTONIC), `answers` the reply to its
-    final dot (0: none).
+    final dot (0: none), `contents` the size and the CRC-32 of what it was after DATA.
     """
 
     def __init__(self, port: int) -> None:
@@ -43,6 +44,7 @@ class Application:
         self._injected = 0
         self.sent: dict[str, int] = {}
         self.answers: dict[str, int] = {}
+        self.contents: dict[str, tuple[int, int]] = {}
 
     async def inject(self, letters: Iterator[Letter]) -> None:
         """Inject letters until they end or all connections are lost."""
@@ -68,6 +70,7 @@ class Application:
         await asyncio.sleep(self._begun + self._injected / RATE - asyncio.get_running_loop().time())
         self.sent.update(dict.fromkeys(letter.recipients, time.monotonic_ns()))
         self.answers.update(dict.fromkeys(letter.recipients, 0))
+        self.contents.update(dict.fromkeys(letter.recipients, (len(letter.data), zlib.crc32(letter.data))))
         envelope = [f"MAIL FROM:<{letter.sender}>", *(f"RCPT TO:<{each}>" for each in letter.recipients), "DATA", ""]
         writer.write("\r\n".join(envelope).encode())
         codes = [await _reply(reader) for _ in envelope[:-1]]

@@ -1,23 +1,30 @@
-"""A process that works with a queue store as a daemon would, as fast as it can, until it is killed.
+"""A process that works with a queue store as a daemon would, as fast as it can, until it is killed or has done enough.
 
-Run as `python store_child.py FOLDER SEED`. It tells what it knows, a line each, in one write, as soon as it knows it:
-what was acknowledged (A appended, S settled, H halted) and what the attempt log was told (B begun, O outcome).
+Run as `python store_child.py FOLDER SEED [MESSAGES]`: without a number it goes on until it is killed; after so many
+messages it closes the store and ends. As `python store_child.py serve` it reads such lines from stdin, each behind the
+name of a failpoint (or -) and the file for what is told, forks for each, and prints how the fork ended.
+
+It tells what it knows, a line each, in one write, as soon as it knows it. ledger.py says what the lines are.
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import sys
 import time
+import zlib
 from pathlib import Path
 
-from queue_store import committer, upkeep
-from queue_store.errors import CampaignHalted
-from queue_store.records import Claim, HaltRequest, NewMessage, NewRecipient, Outcome, Settlement
-from queue_store.store import QueueStore
+import apsw  # noqa: F401 - once, before the forks; the store itself is read behind them, with their failpoint
+import msgspec  # noqa: F401
 
 LANES = ["one.example", "two.example"]
-OUTCOMES = [Outcome.DELIVERED, Outcome.DELIVERED, Outcome.BOUNCED, None]
+CAMPAIGNS = 12
+SEGMENT_SIZE = 30_000
+RESERVE = 4096
+PIECES = 1_200  # of a body that one call can't write
+POISON = "\udc80"  # no Unicode text: the index can't take it, and the batch is rolled back
 
 
 def tell(*what: object) -> None:
@@ -28,110 +35,64 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-class Worker:
-    def __init__(self, store: QueueStore, chance: random.Random) -> None:
-        self.store = store
-        self.chance = chance
-        self.closed = {record.name for record in store.recovery.campaigns if record.halt is not None}
-        self.open: dict[str, set[int]] = {}
-
-    async def inject(self) -> None:
-        while True:
-            campaign = f"c{self.chance.randrange(12)}"
-            recipients = [
-                NewRecipient(address=f"u{n}@{lane}", lane=lane, claimed=False)
-                for n, lane in enumerate(self.chance.choices(LANES, k=self.chance.randrange(1, 5)))
-            ]
-            body = [b"Subject: x\r\n\r\n", b"x" * self.chance.randrange(3000), b"\r\n.\r\n"]
-            message = NewMessage(
-                campaign=campaign, reverse_path="", received_at=now(), body=body, recipients=recipients
-            )
-            try:
-                appended = await self.store.append(message)
-            except CampaignHalted:
-                assert campaign in self.closed
-                continue
-            tell("A", campaign, *appended.recipient_ids)
-
-    async def send(self, lane: str) -> None:
-        cursor = 0
-        while True:
-            page = await self.store.claim(lane, limit=20, cursor=cursor)
-            cursor = page.cursor
-            if not page.claims:
-                await self.store.promote(now())
-                await asyncio.sleep(0.002)
-            for claim in page.claims:
-                await self.transact(claim)
-
-    async def transact(self, claim: Claim) -> None:
-        campaign = claim.message.campaign
-        if campaign in self.closed:
-            await self.store.unclaim([(campaign, recipient.id) for recipient in claim.recipients])
-            return
-        slots = {}
-        in_flight = self.open.setdefault(campaign, set())
-        for recipient in claim.recipients:
-            slots[recipient.id] = self.store.attempts.begin(recipient.id, recipient.attempts)
-            in_flight.add(recipient.id)
-            tell("B", recipient.id, recipient.attempts)
-        assert await self.store.load_body(claim.message)
-        await asyncio.sleep(self.chance.choice([0, 0.001, 0.003]))
-        for slot in slots.values():
-            self.store.attempts.ending(slot)
-        await asyncio.sleep(self.chance.choice([0, 0.001, 0.003]))
-        settlements = []
-        for recipient in claim.recipients:
-            outcome = self.chance.choice(OUTCOMES)
-            settlement = Settlement(
-                recipient_id=recipient.id,
-                message_id=claim.message.id,
-                campaign=campaign,
-                outcome=outcome,
-                at=now(),
-                due=now() + 20_000 if outcome is None else 0,
-                after_stop=campaign in self.closed,
-                code=250,
-                reply="2.0.0 Ok",
-                peer="peer.example",
-                slot=slots[recipient.id],
-            )
-            self.store.attempts.outcome(slots[recipient.id], settlement)
-            tell("O", recipient.id, "none" if outcome is None else outcome.name)
-            settlements.append(settlement)
-        future = self.store.settle(settlements)
-        in_flight.difference_update(slots)
-        for recipient, outcome in zip(claim.recipients, await future, strict=True):
-            tell("S", recipient.id, "none" if outcome is None else outcome.name)
-
-    async def halt(self) -> None:
-        while True:
-            await asyncio.sleep(self.chance.uniform(0.05, 0.3))
-            campaign = f"c{self.chance.randrange(12)}"
-            in_flight = self.open.get(campaign, set())
-            self.closed.add(campaign)
-            request = HaltRequest(campaign=campaign, closed_at=now(), in_flight=len(in_flight))
-            record = await self.store.record_halt(request)
-            tell("H", campaign, record.kind)
-            while (await self.store.drop_campaign(campaign, limit=7)).more:
-                pass
+def make_body(filler: bytes, pieces: int) -> list[bytes]:
+    """Make a body that says the sum of what follows its first line."""
+    rest = [b"\r\n"] + [filler] * pieces + [b"\r\n.\r\n"]
+    return [b"X-Sum: %08x\r\n" % zlib.crc32(b"".join(rest)), *rest]
 
 
-async def run(path: Path, seed: int) -> None:
-    store = await QueueStore.open(path, reserve=4096, segment_size=100_000)
-    worker = Worker(store, random.Random(seed))
+def tune() -> None:
+    """Have everything that a store does now and then happen all the time."""
+    from queue_store import attempts, committer, upkeep  # noqa: PLC0415
+
+    attempts._FIRST_SLOTS = 4
+    committer._IDLE = 0.001
+    upkeep._COPY_LEAST = 10_000
+    upkeep._COPY_LIVING = 2
+    upkeep._FREE_PAGES = 1
+    upkeep._FREE_SHARE = 1_000
+    upkeep._INTERVAL = 0.02
+    upkeep._LOG_BUSY = 100
+    upkeep._LOOK = 0.02
+
+
+async def run(path: Path, seed: int, messages: int | None) -> None:
+    from queue_store.store import QueueStore  # noqa: PLC0415
+    from tests.crash.store_worker import Worker  # noqa: PLC0415
+
+    tell("opening")
+    tune()
+    store = await QueueStore.open(path, reserve=RESERVE, segment_size=SEGMENT_SIZE)
     tell("ready")
-    async with asyncio.TaskGroup() as group:
-        for _ in range(3):
-            group.create_task(worker.inject())
-        for lane in LANES * 2:
-            group.create_task(worker.send(lane))
-        group.create_task(worker.halt())
+    worker = Worker(store, random.Random(seed), seed)
+    await worker.work(messages)
+    await store.close()
+    tell("closed")
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        point, told, folder, seed, messages = line.split()
+        child = os.fork()
+        if child == 0:
+            if point != "-":
+                os.environ["MTACTL_FAILPOINT"] = point
+            os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
+            status = 1
+            with contextlib.suppress(BaseException):
+                try:
+                    asyncio.run(run(Path(folder), int(seed), int(messages)))
+                    status = 0
+                except BaseException:
+                    sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+            os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    committer._IDLE = 0.001
-    upkeep._COPY_LEAST = 10_000
-    upkeep._INTERVAL = 0.02
-    upkeep._LOOK = 0.02
-    asyncio.run(run(Path(sys.argv[1]), int(sys.argv[2])))
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        folder, seed, *rest = sys.argv[1:]
+        asyncio.run(run(Path(folder), int(seed), int(rest[0]) if rest else None))

@@ -1,0 +1,42 @@
+"""Opens a store in this process as a daemon would after its end, and checks that it is of use."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from queue_store import fsck
+from queue_store.records import Recovery
+from queue_store.store import QueueStore
+from tests.crash.ledger import Ledger
+from tests.crash.reader import Books
+from tests.crash.store_child import LANES, RESERVE, SEGMENT_SIZE
+
+_READ = 3  # bodies that are read through the store; the rest is read by hand
+
+
+async def reopen(folder: Path) -> Recovery:
+    """Open the store, look at what it would send, and close it in order."""
+    store = await QueueStore.open(folder, reserve=RESERVE, segment_size=SEGMENT_SIZE)
+    try:
+        stopped = {record.name for record in store.recovery.campaigns if record.halt is not None or record.held}
+        for lane in LANES:
+            page = await store.claim(lane, limit=10_000)
+            leaked = [claim for claim in page.claims if claim.message.campaign in stopped]
+            assert not leaked, f"of a campaign that is halted or held: {leaked[:3]}"
+            for claim in page.claims[:_READ]:
+                assert await store.load_body(claim.message)
+        return store.recovery
+    finally:
+        await store.close()
+
+
+def recover(folder: Path, ledger: Ledger, before: Books, *, same_boot: bool) -> tuple[Recovery, Books]:
+    """Have the store mend itself, and compare what it is then with what it was and with what was told."""
+    errors = [str(found) for found in fsck.check(folder) if found.severity is fsck.Severity.ERROR]
+    assert not errors, f"fsck finds, before the store is opened: {errors}"
+    recovery = asyncio.run(reopen(folder))
+    assert [str(found) for found in fsck.check(folder)] == [], "opening mends what the end left"
+    after = Books(folder)
+    ledger.check_recovered(before, after, same_boot=same_boot)
+    return recovery, after
