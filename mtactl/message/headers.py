@@ -21,10 +21,10 @@ MAX_VALUE = 4096  # octets of a field that may name a campaign: 128 characters, 
 CAMPAIGN_RULE = "[A-Za-z0-9][A-Za-z0-9._:+=/@-]{0,127}"
 
 _CAMPAIGN_ID = re.compile(CAMPAIGN_RULE)
-# Those in which an id has the octets that it has in ASCII. Python keeps each name of a codec that it was ever asked for,
-# also of one that there is not, so that what a sender names is not asked for.
+# Those in which an id has the octets that it has in ASCII. Python keeps each name of a codec that it was ever asked
+# for, also of one that there is not, so that what a sender names is not asked for.
 _CHARSET = re.compile(
-    r"(?:us-)?ascii|utf-?8|latin1|iso-8859-\d{1,2}|windows-125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-(?:jp|kr)",
+    r"(?:us-)?ascii|utf-?8|latin1|iso-8859-\d{1,2}|windows-125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-jp|euc-kr",
     re.ASCII | re.IGNORECASE,
 )
 _RECEIVED = re.compile(rb"\r\n\.?received[ \t]*:", re.IGNORECASE)

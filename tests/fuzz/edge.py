@@ -28,6 +28,10 @@ FRONTS = (
 )
 _MESSAGE = b"X-Campaign-ID: c1\r\nSubject: x\r\n\r\n..two\r\n..\r\n\r\n.\r\n"
 _BEGIN = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\n"
+_ODD = (
+    b'MAIL FROM:<"b c"@[192.0.2.1]> SMTPUTF8 SIZE=9 HOLDFOR=60 RET=HDRS ENVID=e1\r\n'
+    b"RCPT TO:<\xc3\xbc@b\xc3\xbccher.example> NOTIFY=DELAY ORCPT=rfc822;b@example.org\r\n"
+)
 # One octet for front, limits and cut (see `check`), one as a seed, and the stream.
 SEEDS = tuple(
     bytes([flags, 7]) + stream
@@ -36,8 +40,7 @@ SEEDS = tuple(
         b"EHLO x\r\n" + _BEGIN + b"DATA\r\n" + _MESSAGE + b"QUIT\r\n",
         _BEGIN + b"BDAT 9\r\nX-Job: j\rBDAT 9\r\n\n\r\n.\r\nendBDAT 0 LAST\r\nNOOP\r\nRSET\r\n",
         b"a\r\n.\r\r\n.\n\r\n\x00.\r\n\n.\r\n.\r\nNOOP\r\n",
-        b'MAIL FROM:<"b c"@[192.0.2.1]> SMTPUTF8 SIZE=9 HOLDFOR=60 RET=HDRS ENVID=e1\r\n'
-        + b"RCPT TO:<\xc3\xbc@b\xc3\xbccher.example> NOTIFY=DELAY ORCPT=rfc822;b@example.org\r\nVRFY \xc3\xbc\r\n",
+        _ODD + b"VRFY \xc3\xbc\r\n",
         b"HELP\r\nAUTH PLAIN x\r\nSTARTTLS\r\nFOO\r\n" + b"x" * 2100 + b"\r\nHELO y\r\nBDAT 99999999999 LAST\r\n",
         _MESSAGE + _BEGIN + b"DATA\r\n.\r\n" + _BEGIN + b"DATA\r\nbare\nfeed\r\n.\r\nQUIT\r\n",
     )
