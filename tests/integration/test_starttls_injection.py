@@ -121,6 +121,7 @@ class Injector:
 async def test_what_a_peer_said_in_the_clear_is_not_believed(context, name, apart):
     """If this fails, whoever sits on the line answers in the peer's name, and mail is 'delivered' that is not."""
     injector = Injector(context, INJECTED[name], apart=apart)
+    disturbs = apart or len(injector.injected) > 2000  # it runs into the handshake
 
     async def script(talk):
         try:
@@ -129,17 +130,17 @@ async def test_what_a_peer_said_in_the_clear_is_not_believed(context, name, apar
             await talk.hang()
 
     async with run_smtp_peer(script) as peer:
-        settings = make_settings(peer.port, timeouts={"starttls": 1.5 if apart else 30, "ehlo": 30})
+        settings = make_settings(peer.port, timeouts={"starttls": 1.5 if disturbs else 30, "ehlo": 30})
         relay = SmtpRelay(lambda: settings)
         try:
             session = await relay.connect("x.example", "x.example")
         except TransientFailure as failure:
             session, told = None, str(failure)
         if session is None:
-            assert apart and "evil" not in told
+            assert disturbs and "evil" not in told
             assert not injector.messages
             return
-        assert apart or session.tls, "a peer that is only odd is not without TLS"
+        assert disturbs or session.tls, "a peer that is only odd is not without TLS"
         if session.tls:
             assert session.offers.size == 123456 and session.offers.eight_bit, "what was said by TLS"
             assert not session.offers.pipelining and not session.offers.smtputf8
