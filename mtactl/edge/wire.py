@@ -183,7 +183,7 @@ class Wire:
             while rest is None:
                 if content.spilled > MAX_SPILL:
                     raise EndlessMessage
-                await self.more(timeout)
+                await self.more(min(timeout, self._last_moment - self._loop.time()))
                 rest, self._rest = self._rest, None
                 if rest is None and self._buffer:  # it came while the client did not read our replies
                     rest = content.feed_data(self.take())

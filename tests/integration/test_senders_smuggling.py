@@ -63,7 +63,7 @@ def test_session_makes_of_each_word_what_it_is():
     loop = asyncio.new_event_loop()
     twice = refused = 0
     try:
-        for start, word, manner in itertools.product(BEFORE[:2], words(4), (1, 3)):
+        for start, word, manner in itertools.product(BEFORE[:2], words(4), (1,)):
             stream = (
                 b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
                 + message(start, word)
@@ -84,7 +84,7 @@ def test_session_makes_of_each_word_what_it_is():
         structlog.configure(**before)
         loop.close()
     assert twice
-    assert refused > 1000
+    assert refused > 500
 
 
 def _drop(logger, method, event):
