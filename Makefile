@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash corruption check format bench bench-micro clean
+.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -38,6 +38,9 @@ crash: $(INSTALLED) ## kill the daemon at random moments, a hundred times (ARGS=
 
 corruption: $(INSTALLED) ## damage stores at random, 2,000 of them (ARGS="--stores 100 --seed 7"); ARGS="--calls" for a failing disk
 	@$(BIN)/python -m tests.corruption $(ARGS)
+
+fuzz: $(INSTALLED) ## feed strangers' octets to what takes them apart (ARGS="--seconds 600 --target edge")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from aiohttp import web
 from mtactl.control.problems import Refusal
 
 __all__ = [
+    "EVENTS",
     "JSON",
     "PROBLEM",
     "Outflow",
@@ -28,6 +29,7 @@ __all__ = [
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+EVENTS = "text/event-stream"
 
 _STALL = 60.0  # seconds that a reader may take no octet at all before it is cut off
 _ROWS = 500  # rows encoded in one go, a millisecond or so

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from mtactl.control.answers import Outflow, encode, end_iteration
+from mtactl.control.answers import EVENTS, Outflow, encode, end_iteration
 from mtactl.control.parameters import Flag
 from mtactl.control.problems import ProblemKind, Refusal
 from mtactl.control.route import Call, Route
@@ -21,8 +21,7 @@ from mtactl.control.types import Event
 
 __all__ = ["ROUTES", "frame"]
 
-_MEDIA = "text/event-stream"
-_NUMBER = re.compile("[0-9]{1,18}")
+_NUMBER = "[0-9]{0,18}"
 _HELLO = b"retry: 2000\n\n"
 _ALIVE = b": alive\n\n"
 _LOOK = 1.0  # seconds; how soon it is noticed that a reader went away while nothing happened
@@ -31,7 +30,7 @@ _LOOK = 1.0  # seconds; how soon it is noticed that a reader went away while not
 async def stream_events(call: Call) -> web.StreamResponse:
     """Stream events: those to come, or the latest ones and an end."""
     after = _last_seen(call)
-    out = Outflow(call.request, _MEDIA, headers={"Cache-Control": "no-cache"})
+    out = Outflow(call.request, EVENTS, headers={"Cache-Control": "no-cache"})
     if not call.query["follow"]:
         events = [event for event in call.node.recent_events() if after is None or event.id > after]
         async with out:
@@ -79,7 +78,7 @@ def _last_seen(call: Call) -> int | None:
     given = call.request.headers.get("Last-Event-ID", "").strip()
     if not given:
         return None
-    if not _NUMBER.fullmatch(given):
+    if not re.fullmatch(_NUMBER, given):
         raise Refusal(ProblemKind.BAD_REQUEST, f"Last-Event-ID is {given!r}, which is not the id of an event.")
     return int(given)
 
@@ -100,8 +99,8 @@ ROUTES = (
             Flag(name="follow", about="Go on with what is to come; otherwise the latest and an end.", otherwise=True),
             Flag(name="outcomes", about="With what became of each recipient: thousands a second.", otherwise=True),
         ),
-        headers=(("Last-Event-ID", "The id of the last event that was seen: those after it come first."),),
-        media=(_MEDIA,),
+        headers=(("Last-Event-ID", "The id of the last event that was seen: those after it come first.", _NUMBER),),
+        media=(EVENTS,),
         item=Event,
     ),
 )

@@ -43,6 +43,7 @@ ROUTES = (
         summary="Halt a campaign, known or not, for ever. Answers as soon as the halt is durable.",
         handle=halt_campaign,
         body=HaltBody,
+        body_rule={"required": ["confirm"], "properties": {"confirm": {"type": "string"}}},
         answer=CampaignReport,
         problems=(ProblemKind.BAD_CAMPAIGN, ProblemKind.NOT_CONFIRMED, ProblemKind.NOT_DURABLE),
     ),

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from mtactl.control import types
-from mtactl.control.answers import JSON, PROBLEM, encode
+from mtactl.control.answers import EVENTS, JSON, PROBLEM, encode
 from mtactl.control.parameters import CAMPAIGN_PATTERN
 from mtactl.control.problems import ProblemKind
 from mtactl.control.route import Call, Route
@@ -101,8 +101,8 @@ def _operation(route: Route) -> dict[str, Any]:
         for parameter in route.parameters
     ]
     parameters += [
-        {"name": name, "in": "header", "description": about, "schema": {"type": "string"}}
-        for name, about in route.headers
+        {"name": name, "in": "header", "description": about, "schema": {"type": "string", "pattern": f"^{form}$"}}
+        for name, about, form in route.headers
     ]
     operation: dict[str, Any] = {
         "operationId": route.name,
@@ -112,16 +112,28 @@ def _operation(route: Route) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if route.changes and route.body is not NoBody:
-        operation["requestBody"] = {"content": {JSON: {"schema": _schema(route.body)}}}
+        operation["requestBody"] = _body(route)
     return operation
+
+
+def _body(route: Route) -> dict[str, Any]:
+    schema, rule = _schema(route.body), dict(route.body_rule)
+    body: dict[str, Any] = {"content": {JSON: {"schema": {"allOf": [schema, rule]} if rule else schema}}}
+    if "required" in rule or "anyOf" in rule:  # nothing would not do
+        body["required"] = True
+    return body
 
 
 def _success(route: Route) -> dict[str, Any]:
     if route.answer is not None:
         return {"description": "Done.", "content": {JSON: {"schema": _schema(route.answer)}}}
-    # OpenAPI 3.1 has no word for the type of the pieces of a stream (3.2 has: itemSchema).
-    streamed = {"schema": {"type": "string"}, "x-item-schema": _schema(route.item)}
-    return {"description": "A stream.", "content": dict.fromkeys(route.media, streamed)}
+    # OpenAPI 3.1 has no word for the type of the pieces of a stream (3.2 has: itemSchema). Some readers take `schema`
+    # for that of a whole stream of events, others for that of each event: nothing is true of both.
+    content = {
+        media: {"schema": {} if media == EVENTS else {"type": "string"}, "x-item-schema": _schema(route.item)}
+        for media in route.media
+    }
+    return {"description": "A stream.", "content": content}
 
 
 def _failures(route: Route) -> dict[str, Any]:

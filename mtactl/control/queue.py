@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
@@ -12,12 +12,24 @@ from mtactl.control.parameters import CAMPAIGN_PATTERN, Choice, Number, Text, is
 from mtactl.control.problems import ProblemKind, Refusal
 from mtactl.control.route import Call, Route
 from mtactl.control.types import QueueChanged, QueueList, QueueMessage, QueueSelection, QueueState
-from mtactl.message.queue_id import decode, encode
+from mtactl.message.queue_id import QUEUE_ID_PATTERN, decode, encode
 
 __all__ = ["ROUTES"]
 
 _LIMIT = 1000
 _MOST = 100_000
+
+# What `_check` asks of a selection, and `drop_queue`, in JSON Schema.
+_SELECTION_RULE: dict[str, Any] = {
+    "properties": {
+        "campaign": {"pattern": f"^{CAMPAIGN_PATTERN}$"},
+        "domain": {"minLength": 1},
+        "id": {"pattern": f"^{QUEUE_ID_PATTERN}$"},
+    }
+}
+_ONE_OF_THEM = [
+    {"required": [name], "properties": {name: {"type": "string"}}} for name in QueueSelection.__struct_fields__
+]
 
 
 async def list_queue(call: Call) -> web.StreamResponse:
@@ -109,6 +121,7 @@ ROUTES = (
         summary="Make deferred recipients ready now, all of them or those that fit.",
         handle=retry_queue,
         body=QueueSelection,
+        body_rule=_SELECTION_RULE,
         answer=QueueChanged,
     ),
     Route(
@@ -118,6 +131,7 @@ ROUTES = (
         summary="Drop queued recipients that fit. What is in flight is not touched.",
         handle=drop_queue,
         body=QueueSelection,
+        body_rule={**_SELECTION_RULE, "anyOf": _ONE_OF_THEM},
         answer=QueueChanged,
     ),
 )

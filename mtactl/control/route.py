@@ -4,9 +4,9 @@ both made from these, so the one can't say what the other does not do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -77,8 +77,9 @@ class Route:
     summary: str
     handle: Handler
     parameters: tuple[Parameter, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()  # request headers that it heeds, and what they mean
+    headers: tuple[tuple[str, str, str], ...] = ()  # request headers that it heeds: what they mean, and their form
     body: type[msgspec.Struct] = NoBody
+    body_rule: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema: what it must fit beside its type
     answer: type | None = None
     media: tuple[str, ...] = (JSON,)
     item: type | None = None

@@ -28,6 +28,7 @@ _WITH_ADDRESSES = frozenset({"MAIL", "RCPT", "VRFY"})
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _PATH = re.compile(r"<(?:@[^<>\s\"\\:]*:)?([^<>\s\"\\]*)>(?: +(.*))?", re.DOTALL)
+_QUOTED_PATH = re.compile(r"""<(?:@[^<>\s"\\:]*:)?("(?:[^"\\]|\\.)*"@[^<>\s"\\]*)>(?: +(.*))?""", re.DOTALL)
 # What nearly all senders say of nearly all mail.
 _PLAIN_MAIL = re.compile(rf"FROM:<({PLAIN_MAILBOX})>(?: SIZE=([0-9]{{1,20}}))?")
 _PLAIN_RCPT = re.compile(rf"TO:<({PLAIN_MAILBOX})>")
@@ -85,6 +86,10 @@ def split_path(keyword: str, argument: str, parse_address: AddressParser) -> tup
     found = _PATH.fullmatch(argument)
     if found is not None:
         return found[1], found[2] or ""
+    if '"' in argument:
+        # The email package takes `"a"b` for ab, which may be somebody else.
+        found = _QUOTED_PATH.fullmatch(argument)
+        return None if found is None else (found[1], found[2] or "")
     if len(argument) > MAX_ODD_PATH:
         return None
     try:

@@ -1,8 +1,10 @@
 """A message while it is being received: fed in pieces of any size, checked as it grows, kept in wire form.
 
 Guarantees: only CRLF "." CRLF ends DATA, whatever else looks like it (RFC 5321 §2.3.8 and §4.1.1.4: SMTP smuggling);
-a message with a bare CR or a bare LF is refused, never mended; memory is bounded by the message size and by a budget
-that all connections share; after a refusal the rest is read to its true end and thrown away. No I/O in it.
+a message with a bare CR, a bare LF or a NUL is refused, never mended (a server that drops NULs would see the end of
+the message in a line of a dot and NULs); memory is bounded by the message size and by a budget that all connections
+share; after a refusal the rest is read to its true end and thrown away, and counted, so that it is not read for ever.
+No I/O in it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ END = b"\r\n.\r\n"
 _LOOK = 16 << 10  # octets that may wait to be checked: a pass over many costs less than a pass over each few
 
 _BARE = Reply(550, "5.6.0", "a bare CR or LF in the message: lines end in CRLF (RFC 5321 section 2.3.8)")
+_NUL = Reply(550, "5.6.0", "a NUL in the message (RFC 5322 section 4, RFC 2045 section 2.8)")
 _TOO_LARGE = Reply(552, "5.3.4", "the message is larger than the maximum")
 _NO_MEMORY = Reply(452, "4.3.1", "no memory for the message now, try again later")
 
@@ -48,7 +51,8 @@ class Content:
     """One message, from its first octet to its last.
 
     `trace` is the Received: field that goes in front; it ends in CRLF, and counts for no limit. `problem` is the reply
-    that refuses the message, None while it is good. Sizes are in octets of the wire form. Call `release` when done.
+    that refuses the message, None while it is good; `spilled` counts what came by DATA after it. Sizes are in octets of
+    the wire form. Call `release` when done.
     """
 
     __slots__ = (
@@ -64,6 +68,7 @@ class Content:
         "_raw",
         "body",
         "problem",
+        "spilled",
         "trace",
     )
 
@@ -71,6 +76,7 @@ class Content:
         self.body = bytearray(trace)
         self.trace = len(trace)
         self.problem: Reply | None = None
+        self.spilled = 0
         self._max_size = max_size
         self._max_line = max_line
         self._budget = budget
@@ -96,7 +102,11 @@ class Content:
         """Take a piece of DATA; give what follows the end of the message when it is in it, else None."""
         body = self.body
         # The end may have begun in the piece before: at most four of its five octets.
-        search_from = max(self.trace - 2, len(body) - 4) if self.problem is None else 0
+        if self.problem is None:
+            search_from = max(self.trace - 2, len(body) - 4)
+        else:
+            search_from = 0
+            self.spilled += len(piece)
         body += piece
         found = body.find(END, search_from)
         if found < 0:
@@ -163,6 +173,8 @@ class Content:
         left = region.replace(b"\r\n", b"")
         if b"\r" in left or b"\n" in left:
             return _BARE
+        if b"\x00" in region:
+            return _NUL
         if not self._eight_bit and not region.isascii():
             self._eight_bit = True
         self._checked = stop

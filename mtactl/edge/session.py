@@ -22,7 +22,7 @@ from mtactl.edge.policy import ListenerPolicy
 from mtactl.edge.ports import ReceivedMessage
 from mtactl.edge.received import Trace
 from mtactl.edge.transaction import NO_RECIPIENTS, NO_TRANSACTION, Transaction
-from mtactl.edge.wire import BareNewline, ConnectionLost, LineTooLong, Wire
+from mtactl.edge.wire import MAX_SPILL, BareNewline, ConnectionLost, EndlessMessage, LineTooLong, Wire
 from mtactl.message.reply import Reply
 
 __all__ = ["SMTPSession"]
@@ -177,18 +177,22 @@ class SMTPSession(SMTP):
     async def _converse(self) -> None:
         timeout = self._policy.settings.command_timeout
         obeyed = 0
+        waiting = False  # for the rest of a command: it has one time-out, in however many pieces it comes
         while not self._over:
             try:
                 line = self._wire.next_line(MAX_COMMAND)
-            except LineTooLong:
-                self._refuse(Reply(500, "5.5.2", f"a command line is longer than {MAX_COMMAND} octets"))
+            except LineTooLong as error:
+                waiting = False
+                reply = Reply(500, "5.5.2", f"a command line is longer than {MAX_COMMAND} octets")
+                self._refuse_line(error.start, reply)
                 continue
             if line is None:
-                await self._wire.more(timeout)
+                waiting = await self._wire.more(timeout, anew=not waiting)
                 continue
+            waiting = False
             parsed = parse_command(line)
             if isinstance(parsed, Reply):
-                self._refuse(parsed)
+                self._refuse_line(line, parsed)
             elif parsed[0] in self._smtp_methods:
                 await self._smtp_methods[parsed[0]](parsed[1])
             elif parsed[0] in _NOT_OFFERED:
@@ -215,6 +219,13 @@ class SMTPSession(SMTP):
             self._say(Reply(421, "4.7.0", f"{self.hostname} too many errors, closing"))
         else:
             self._say(reply)
+
+    def _refuse_line(self, line: bytes, reply: Reply) -> None:
+        """Answer a line that can't be read."""
+        if line[:4].upper() == b"BDAT":
+            self._end(reply)  # nobody can tell where its chunk ends and the next command begins
+        else:
+            self._refuse(reply)
 
     def _end(self, reply: Reply | None) -> None:
         if not self._over:
@@ -331,6 +342,8 @@ class SMTPSession(SMTP):
             try:
                 await self._wire.receive_data(content, self._policy.settings.data_timeout)
                 await self._finish(transaction, content)
+            except EndlessMessage:
+                self._give_up(content.problem)
             finally:
                 content.release()
                 self._receiving = False
@@ -348,6 +361,9 @@ class SMTPSession(SMTP):
             transaction = self._transaction
             target = NO_TRANSACTION if transaction is None else transaction.open_chunk(octets, self._trace)
             content = target if isinstance(target, Content) else None
+            if isinstance(target, Reply) and octets > MAX_SPILL:
+                self._give_up(target)
+                return
             await self._wire.receive_chunk(octets, content, self._policy.settings.data_timeout)
             if isinstance(target, Reply):
                 self._abandon()
@@ -356,6 +372,11 @@ class SMTPSession(SMTP):
                 await self._finish_chunk(target, octets, last=last)
         finally:
             self._receiving = False
+
+    def _give_up(self, reply: Reply | None) -> None:
+        """End the session: what is left of a message that is refused is not worth reading."""
+        _log.warning("endless_message", client=self._peer, reply=str(reply))
+        self._end(reply)
 
     async def _finish_chunk(self, content: Content, octets: int, *, last: bool) -> None:
         assert self._transaction is not None

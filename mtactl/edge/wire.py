@@ -14,9 +14,13 @@ from typing import cast
 from mtactl.edge.content import Content
 from mtactl.edge.driver import park
 
-__all__ = ["BareNewline", "ConnectionLost", "LineTooLong", "Wire"]
+__all__ = ["MAX_SPILL", "BareNewline", "ConnectionLost", "EndlessMessage", "LineTooLong", "Wire"]
 
 LINGER = 10.0  # seconds for the client to take the last reply
+MAX_SPILL = 64 << 20  # octets of a refused message that are read on, so that its client comes to the reply
+PATIENCE = 10  # blocks' time-outs that a message may take, however little comes of it,
+SLOWEST = 500  # and octets a second that give it more time than that
+LINE_START = 16  # octets that are kept of a line that is too long
 READ_AHEAD = 128 << 10  # octets that may wait unread before the transport is paused
 
 
@@ -25,11 +29,19 @@ class ConnectionLost(Exception):
 
 
 class LineTooLong(Exception):
-    """A command line went over the limit. It was read to its end and thrown away."""
+    """A command line went over the limit. It was read to its end and thrown away but for its `start`."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__(start)
+        self.start = start
 
 
 class BareNewline(Exception):
     """A command line ended in LF without CR: whoever sent it may see other line ends than we do."""
+
+
+class EndlessMessage(Exception):
+    """A message that is refused goes on and on."""
 
 
 class Wire:
@@ -43,6 +55,7 @@ class Wire:
         "_eof",
         "_expired",
         "_held_up",
+        "_last_moment",
         "_loop",
         "_lost",
         "_out",
@@ -62,9 +75,10 @@ class Wire:
         self._loop = loop
         self._buffer = bytearray()
         self._scanned = 0  # no LF before this
-        self._overlong = False
+        self._overlong = b""  # how the line begins of which too much came
         self._content: Content | None = None  # that takes what comes, up to its end
         self._content_timeout = 0.0
+        self._last_moment = 0.0  # for what comes; each octet puts it off
         self._rest: bytes | bytearray | None = None  # what came behind that
         self._out: list[bytes] = []
         self._eof = False
@@ -84,8 +98,9 @@ class Wire:
         """Take what the client sent."""
         if self._content is not None and self._waiting and not self._held_up:
             self._rest = self._content.feed_data(data)
-            if self._rest is None:
-                self._deadline = self._loop.time() + self._content_timeout
+            if self._rest is None and self._content.spilled <= MAX_SPILL:
+                self._last_moment += len(data) / SLOWEST
+                self._deadline = min(self._loop.time() + self._content_timeout, self._last_moment)
             else:
                 self.on_event()
             return
@@ -134,18 +149,18 @@ class Wire:
         end = buffer.find(b"\n", self._scanned)
         if end < 0:
             if len(buffer) >= limit:
-                self._overlong = True
+                self._overlong = self._overlong or bytes(buffer[:LINE_START])
                 del buffer[:-1]  # the last one may be the CR
             self._scanned = len(buffer)
             return None
         line = bytes(buffer[: end + 1])
         del buffer[: end + 1]
         self._scanned = 0
-        overlong, self._overlong = self._overlong, False
+        overlong, self._overlong = self._overlong, b""
         if not line.endswith(b"\r\n"):
             raise BareNewline
         if overlong or len(line) > limit:
-            raise LineTooLong
+            raise LineTooLong(overlong or line[:LINE_START])
         return line[:-2]
 
     def take(self) -> bytearray:
@@ -155,14 +170,20 @@ class Wire:
         return taken
 
     async def receive_data(self, content: Content, timeout: float) -> None:  # noqa: ASYNC109 - the timer is the wire's
-        """Feed a message that comes by DATA, to its end. `timeout` is for each block."""
+        """Feed a message that comes by DATA, to its end. `timeout` is for each block.
+
+        Raises EndlessMessage when too much comes of one that is refused.
+        """
         rest: bytes | bytearray | None = None
         if self._buffer:
             rest = content.feed_data(self.take())
         self._content, self._content_timeout = content, timeout
+        self._last_moment = self._loop.time() + PATIENCE * timeout
         try:
             while rest is None:
-                await self.more(timeout)
+                if content.spilled > MAX_SPILL:
+                    raise EndlessMessage
+                await self.more(min(timeout, self._last_moment - self._loop.time()))
                 rest, self._rest = self._rest, None
                 if rest is None and self._buffer:  # it came while the client did not read our replies
                     rest = content.feed_data(self.take())
@@ -178,9 +199,10 @@ class Wire:
         timeout: float,  # noqa: ASYNC109
     ) -> None:
         """Feed a chunk of a message that comes by BDAT; without a content it is thrown away."""
+        last_moment = self._loop.time() + PATIENCE * timeout
         while octets:
             if not self._buffer:
-                await self.more(timeout)
+                await self.more(min(timeout, last_moment - self._loop.time()))
                 continue
             if len(self._buffer) <= octets:
                 piece = self.take()
@@ -188,23 +210,29 @@ class Wire:
                 piece = self._buffer[:octets]
                 del self._buffer[:octets]
             octets -= len(piece)
+            last_moment += len(piece) / SLOWEST
             if content is not None:
                 content.feed_chunk(piece)
 
-    async def more(self, timeout: float) -> None:  # noqa: ASYNC109
-        """Write what is to be written, then wait until the client has sent more."""
+    async def more(self, timeout: float, *, anew: bool = True) -> bool:  # noqa: ASYNC109
+        """Write what is to be written, then wait until the client has sent more; tell whether that was waited for.
+
+        Not `anew`, it goes on with the wait before: the time that is over counts.
+        """
         if self._out:
             self.flush()
-        self._deadline = self._loop.time() + timeout
+        if anew or self._held_up:
+            self._deadline = self._loop.time() + timeout
         if self._held_up:
             await self._drain()  # the caller looks again, and then waits for what comes
-            return
+            return False
         if self._eof or self._lost:
             raise ConnectionLost
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
         await self._wait()
+        return True
 
     async def breathe(self, timeout: float) -> None:  # noqa: ASYNC109
         """Let the other connections have their turn, while this one has more to be done."""

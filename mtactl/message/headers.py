@@ -21,8 +21,13 @@ MAX_VALUE = 4096  # octets of a field that may name a campaign: 128 characters, 
 CAMPAIGN_RULE = "[A-Za-z0-9][A-Za-z0-9._:+=/@-]{0,127}"
 
 _CAMPAIGN_ID = re.compile(CAMPAIGN_RULE)
+# Those in which an id has the octets that it has in ASCII. Python keeps each name of a codec that it was ever asked
+# for, also of one that there is not, so that what a sender names is not asked for.
+_CHARSET = re.compile(
+    r"(?:us-)?ascii|utf-?8|latin1|iso-8859-\d{1,2}|windows-125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-jp|euc-kr",
+    re.ASCII | re.IGNORECASE,
+)
 _RECEIVED = re.compile(rb"\r\n\.?received[ \t]*:", re.IGNORECASE)
-_FOLD = re.compile(rb"\r\n\.?(?=[ \t])")
 
 _TOO_LONG = Reply(552, "5.3.4", f"the header section is larger than {MAX_HEADER_SECTION >> 10} KiB")
 _TOO_MANY_HOPS = Reply(554, "5.4.6", f"the message came through {MAX_HOPS} servers or more: a mail loop")
@@ -83,7 +88,8 @@ class CampaignHeaders:
 def _campaign_of(name: str, raw: Sequence[bytes]) -> str | Reply:
     found: set[str] = set()
     for value in raw:
-        text = _decode(_FOLD.sub(b"", value).strip(b" \t"))
+        # Each line end in it is that of a fold, with white space behind it and perhaps a dot between.
+        text = _decode(value.replace(b"\r\n.", b"").replace(b"\r\n", b"").strip(b" \t"))
         if text is None or not is_campaign_id(text):
             return Reply(550, "5.6.0", f"the header {printable(name)} is not a campaign id, which is {CAMPAIGN_RULE}")
         found.add(text)
@@ -100,9 +106,15 @@ def _decode(value: bytes) -> str | None:
         text = value.decode("utf-8")
         if "=?" not in text:
             return text
-        parts = [
-            part if isinstance(part, str) else part.decode(charset or "ascii") for part, charset in decode_header(text)
-        ]
-    except (HeaderParseError, LookupError, ValueError):
+        parts = [_decode_part(part, charset) for part, charset in decode_header(text)]
+    except (HeaderParseError, ValueError):
         return None
     return "".join(parts).strip(" \t")
+
+
+def _decode_part(part: str | bytes, charset: str | None) -> str:
+    if isinstance(part, str):
+        return part
+    if charset and _CHARSET.fullmatch(charset) is None:
+        raise ValueError(charset)
+    return part.decode("ascii")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["decode", "encode"]
+__all__ = ["QUEUE_ID_PATTERN", "decode", "encode"]
+
+QUEUE_ID_PATTERN = "(?!0+$)[0-7]?[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{1,12}"
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
@@ -22,7 +24,7 @@ def encode(message_id: int) -> str:
 def decode(text: str) -> int:
     """Give the message's number of a queue id. Raises ValueError when it is none."""
     value = 0
-    if not 1 <= len(text) <= 13:
+    if not (1 <= len(text) <= 13 and text.isascii()):  # the long s, say, is a capital S in upper case
         raise ValueError(f"not a queue id: {text!r}")
     for character in text.upper():
         if character not in _VALUE:
