@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -24,7 +23,7 @@ __all__ = ["EXIT_CODES", "main", "program"]
 _VERBS: Mapping[str, tuple[str, str, str]] = {
     "status": ("status", "status", "The node at a glance: totals, health, lanes in back-off."),
     "campaigns": ("campaigns", "campaigns", "A row for each campaign, with its counts."),
-    "show": ("show", "show", "The report of a campaign, with the steps of its halt; --html for a page of it."),
+    "show": ("show", "show", "The report of a campaign; with --html a page to hand on."),
     "halt": ("halt", "halt", "Stop a campaign for ever. It can't be undone."),
     "stop": ("halt", "halt", "Another name of halt."),
     "cancel": ("halt", "halt", "Another name of halt."),
@@ -94,6 +93,8 @@ class Program(VerbGroup):
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
+    from importlib.metadata import version  # noqa: PLC0415  half of what a start costs, and a shell waits for it
+
     click.echo(f"mtactl {version('mtactl')}")
     ctx.exit()
 

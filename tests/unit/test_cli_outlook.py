@@ -1,7 +1,11 @@
 """How long a halt will still take, reckoned from what it did in the last seconds."""
 
+import io
+
 import pytest
 
+from mtactl.cli import progress
+from mtactl.cli import screen as screen_module
 from mtactl.cli.outlook import Estimate, Outlook, describe_outlook
 from mtactl.control.types import CampaignReport, Counts, LaneCounts, Step
 
@@ -70,3 +74,22 @@ def test_what_a_halt_is_about_to_do():
     assert told["a halt"].startswith("3,000 queued are dropped, 40 in flight finish, new mail of it is refused")
     told = dict(describe_outlook(Outlook(report=report(), rate=None)))
     assert told == {"a halt": "nothing is queued, nothing is in flight, new mail of it is refused, for ever"}
+
+
+def test_a_pipe_is_told_how_far_a_long_halt_is(monkeypatch):
+    """Broken: a script's log is silent while a halt of an hour goes on."""
+    octets = io.BytesIO()
+    monkeypatch.setattr(screen_module.sys, "stderr", io.TextIOWrapper(octets, encoding="utf-8"))
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.open_progress(screen_module.Screen(errors=True), wanted=True) as shown:
+        for dropped in (0, 100, 200, 300):
+            shown.update(report(dropped=dropped))
+            now[0] += 3
+        shown.update(report(dropped=1000, at="2026-11-22T10:00:09Z"))
+    lines = [line.split() for line in octets.getvalue().decode().splitlines()]
+    assert lines == [
+        ["c1:", "recorded"],
+        ["c1:", "queue", "dropped", "~24s", "left", "200", "of", "1,000"],
+        ["c1:", "queue", "dropped", "1,000", "of", "1,000"],
+    ]
