@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz
+.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -51,6 +51,11 @@ check: $(INSTALLED) ## lint, format, types, and which room may import which
 format: $(INSTALLED) ## put all files into the form that check asks for
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+man: $(INSTALLED) ## make the manual pages, and the shells' completion scripts, in build/
+	@$(BIN)/python -m tools.manuals build/man
+	@mkdir -p build/completion
+	@for shell in bash zsh fish; do $(BIN)/mtactl completion $$shell > build/completion/mtactl.$$shell; done
 
 bench: $(INSTALLED) ## measure, as ratios against a peer run in the same minute (ARGS="--list", "--only rates --scale 0.1")
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -40,7 +40,7 @@ from mtactl.systemd import Notifier, take_sockets, watchdog_interval
 from queue_store.errors import StoreError
 from queue_store.store import QueueStore
 
-__all__ = ["main"]
+__all__ = ["AT_START", "command_line", "main"]
 
 _EX_CONFIG = 78  # sysexits.h
 _EDGE_GRACE = 5.0  # seconds for messages on their way in
@@ -248,7 +248,7 @@ class Daemon:
         """Read the file again and apply what can be applied. Raises ConfigError; then nothing was changed."""
         new, _shares = fit(load_settings(self._path), self._descriptors)
         changed = set(_differences(self._settings, new))
-        later = sorted(key for key in changed if key.startswith(_AT_START))
+        later = sorted(key for key in changed if key.startswith(AT_START))
         applied = sorted(changed.difference(later))
         old = self._settings
         # What is read at the start stays what it was, so that it is told again at each reload until the restart.
@@ -266,7 +266,7 @@ class Daemon:
 
 
 # What is read at the start only; the rest is applied by a reload.
-_AT_START = (
+AT_START = (
     "node.",
     "store.path",
     "store.reserve",
@@ -310,15 +310,22 @@ async def _close_store(store: QueueStore) -> None:
         await store.close()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `mtactld`. Exits 0 at an orderly end, 78 for a bad configuration, 1 when it can't start."""
+def command_line() -> argparse.ArgumentParser:
+    """Give what the command line takes; the manual page is made of it, too."""
     parser = argparse.ArgumentParser(
         prog="mtactld", description="Own a mail server's outbound queue. See mtactl(1) for the client."
     )
-    parser.add_argument("--config", type=Path, default=Path("/etc/mtactl/mtactl.toml"), metavar="FILE")
+    parser.add_argument(
+        "--config", type=Path, default=Path("/etc/mtactl/mtactl.toml"), metavar="FILE", help="the configuration file"
+    )
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--version", action="version", version=f"mtactld {version('mtactl')}")
-    chosen = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `mtactld`. Exits 0 at an orderly end, 78 for a bad configuration, 1 when it can't start."""
+    chosen = command_line().parse_args(arguments)
     try:
         settings = load_settings(chosen.config)
     except ConfigError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any, overload
 
 from mtactl.campaign.ranking import Ranking
+from mtactl.analyst import Analyst
 from mtactl.campaign.state import CampaignEvent, CampaignState
 from mtactl.control import types
 from mtactl.core import Core
@@ -17,7 +18,7 @@ from mtactl.errors import IllegalMove, UnknownCampaign
 from mtactl.message import queue_id
 from mtactl.observe.events import EventBus
 from mtactl.observe.log import timestamp
-from mtactl.reports import counts, lane_order, lane_row, queue_recipient, recipient_row, steps, stop_facts
+from mtactl.reports import campaign_analysis, counts, lane_order, lane_row, queue_recipient, recipient_row, steps, stop_facts
 from mtactl.settings import Settings
 from queue_store.errors import CampaignHalted
 from queue_store.records import Claim, Outcome, QueuedState, QueueFilter, QueueRow
@@ -53,6 +54,7 @@ class LocalNode:
         self._settings = settings
         self._problems = problems
         self._reload = reload
+        self._analyst = Analyst(core)
         self._started = time.monotonic()
         self._version = version("mtactl")
 
@@ -127,6 +129,17 @@ class LocalNode:
             stop=None if halt is None else stop_facts(halt),
             steps=() if halt is None else steps(halt, account),
         )
+
+    def campaign_ids(self, states: Collection[str] | None) -> Iterable[str]:
+        """Give the ids of campaigns in these states, in no order."""
+        gate = self._core.gate
+        return (name for name in self._core.ledger if name and (states is None or gate.state(name).value in states))
+
+    async def analysis(self, campaign: str) -> types.CampaignAnalysis:
+        """Give what became of a campaign. Raises UnknownCampaign, StoreError."""
+        self._known(campaign)
+        made = await self._analyst.analyse(campaign)
+        return campaign_analysis(campaign, made, self._core.dispatcher.in_flight_by_lane(campaign))
 
     async def halt(self, campaign: str, *, reason: str | None, by: types.RequestedBy) -> types.CampaignReport:
         """Halt a campaign, known or not; return when the halt is durable. Raises StoreError when it can't be."""

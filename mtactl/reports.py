@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
+from mtactl.analyst import CampaignAnalysis
+from mtactl.campaign.analysis import LaneTally, Timeline
 from mtactl.campaign.halt import Halt, HaltStep
-from mtactl.campaign.ledger import Account
+from mtactl.campaign.ledger import Account, Final
 from mtactl.control import types
 from mtactl.message import queue_id
 from mtactl.observe.log import timestamp
@@ -16,6 +18,7 @@ from queue_store.records import OutcomeRow, QueuedState, QueueRow
 __all__ = [
     "counts",
     "lane_order",
+    "campaign_analysis",
     "lane_row",
     "maybe_timestamp",
     "queue_recipient",
@@ -23,6 +26,9 @@ __all__ = [
     "steps",
     "stop_facts",
 ]
+
+_LANES = 50  # of an analysis
+_REPLIES = 10  # of an outcome
 
 
 def maybe_timestamp(at: int | None) -> str | None:
@@ -138,4 +144,57 @@ def queue_recipient(row: QueueRow, *, in_flight: bool, held: bool) -> types.Queu
         arrived_at=timestamp(row.message.received_at),
         due_at=maybe_timestamp(row.due) if row.state in (QueuedState.DEFERRED, QueuedState.SCHEDULED) else None,
         last_reply=reply,
+    )
+
+
+def campaign_analysis(campaign: str, made: CampaignAnalysis, in_flight: Mapping[str, int]) -> types.CampaignAnalysis:
+    """Give what became of a campaign; memory knows what is in flight, by lane."""
+    analysis, account = made.analysis, made.account
+    top, others, rest = analysis.top_lanes(_LANES)
+    shown = {name for name, _ in top}
+    flying = sum(number for lane, number in in_flight.items() if lane not in shown)
+    settled = sum(getattr(account, final.value) for final in Final)
+    seen = sum(analysis.totals[final.value] for final in Final)
+    return types.CampaignAnalysis(
+        campaign=campaign,
+        timeline=_timeline(analysis.timeline()),
+        around_stop=_timeline(analysis.around_stop()),
+        lanes=tuple(_lane_counts(name, tally, in_flight.get(name, 0)) for name, tally in top),
+        other_lanes=others,
+        others=_lane_counts("", rest, flying) if rest.recipients else None,
+        replies=tuple(
+            types.ReplyCount(
+                outcome=cast('types.OutcomeName | Literal["deferred"]', outcome),
+                code=code,
+                text=text,
+                example=seen_reply.example,
+                recipients=seen_reply.seen * made.one_in[outcome],
+                exact=made.one_in[outcome] == 1,
+            )
+            for outcome, code, text, seen_reply in analysis.top_replies(_REPLIES)
+        ),
+        forgotten=max(0, settled - seen),
+    )
+
+
+def _timeline(line: Timeline | None) -> types.Timeline | None:
+    if line is None:
+        return None
+    series = {name: tuple(numbers) for name, numbers in line.series.items()}
+    return types.Timeline(start=timestamp(line.start * 1_000_000), step_seconds=line.step, **series)
+
+
+def _lane_counts(lane: str, tally: LaneTally, in_flight: int) -> types.LaneCounts:
+    """Give a destination's counts. What is in flight was counted a little later than what waits."""
+    flying = min(in_flight, tally.waiting)
+    return types.LaneCounts(
+        lane=lane,
+        queued=tally.waiting - flying,
+        in_flight=flying,
+        deferred=min(tally.deferred, tally.waiting - flying),
+        delivered=tally.delivered,
+        bounced=tally.bounced,
+        expired=tally.expired,
+        dropped=tally.dropped,
+        unknown=tally.unknown,
     )

@@ -5,13 +5,14 @@ Pages are short, so that the log can be checkpointed between them and commits ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from queue_store import index_analysis
 from queue_store.index import as_json, as_message, connect
 from queue_store.index_filters import Conditions, conditions
-from queue_store.records import Outcome, OutcomeRow, QueuedState, QueueFilter, QueueRow, Recipient
+from queue_store.records import AnalysisPage, Outcome, OutcomeRow, QueuedState, QueueFilter, QueueRow, Recipient
 
 __all__ = ["IndexReader"]
 
@@ -129,6 +130,10 @@ class IndexReader:
             sql += " AND o.after_stop"
         rows = self._db.execute(f"{sql} ORDER BY o.id LIMIT ?", (*bindings, limit)).fetchall()
         return [_as_outcome(row) for row in rows]
+
+    def analyse(self, campaign: str, one_in: Mapping[Outcome | None, int], *, above: int, limit: int) -> AnalysisPage:
+        """Count a page of a campaign's recipients, behind recipient `above`."""
+        return index_analysis.analyse(self._db, campaign, one_in, above, limit)
 
     def message_outcomes(self, message_id: int) -> Sequence[OutcomeRow]:
         """Give the outcomes of a message's recipients.

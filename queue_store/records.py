@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 __all__ = [
+    "AnalysisPage",
     "Appended",
     "CampaignRecord",
     "Claim",
@@ -325,3 +326,18 @@ class OutcomeRow(Struct, frozen=True, kw_only=True, gc=False):
     code: int | None = None
     reply: str = ""
     peer: str = ""
+
+
+class AnalysisPage(Struct, frozen=True, kw_only=True, gc=False):
+    """A page of a campaign's recipients, counted. The last number of each row is of recipients.
+
+    `above` is where the next page begins, None after the last one. `waiting` is by lane and state, `settled` by lane
+    and outcome, `times` by second since the epoch, outcome and whether it came after the stop; `replies` by outcome
+    (None: deferred), code and text.
+    """
+
+    above: int | None
+    waiting: Sequence[tuple[str, QueuedState, int]] = ()
+    settled: Sequence[tuple[str, Outcome, int]] = ()
+    times: Sequence[tuple[int, Outcome, bool, int]] = ()
+    replies: Sequence[tuple[Outcome | None, int | None, str, int]] = ()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -33,6 +33,7 @@ from queue_store.index_reads import IndexReader
 from queue_store.mending import NOTED, note_damage, set_aside, set_body_aside
 from queue_store.operations import Append, Call, Claiming, Close, Settle, Unclaim, Walk
 from queue_store.records import (
+    AnalysisPage,
     Appended,
     ClaimPage,
     Dropped,
@@ -252,6 +253,17 @@ class QueueStore:
             if len(page) < _OUTCOMES_IN_PAGE:
                 return
             above = page[-1].recipient_id
+
+    async def analyse(
+        self, campaign: str, one_in: Mapping[Outcome | None, int], *, above: int, limit: int
+    ) -> AnalysisPage:
+        """Count about `limit` recipients of a campaign, behind recipient `above`, from a snapshot of its own.
+
+        `one_in` says of each outcome (None: of those deferred) that the replies of one recipient in so many are wanted.
+        """
+        return await self._read(
+            partial(IndexReader.analyse, campaign=campaign, one_in=one_in, above=above, limit=limit)
+        )
 
     async def message_outcomes(self, message_id: int) -> Sequence[OutcomeRow]:
         """Outcomes of the recipients of one message (those that still wait are in `queue`)."""

@@ -1,1 +1,1 @@
-"""What makes documents from the project itself. Nothing here is needed to run it."""
+"""Programs that make what is shipped; none of them is needed to run mtactl."""

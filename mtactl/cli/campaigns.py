@@ -1,4 +1,4 @@
-"""mtactl campaigns and mtactl show CAMPAIGN: the reports."""
+"""mtactl campaigns: a row for each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import get_args
 
 import click
 
-from mtactl.cli.client import campaign_path
 from mtactl.cli.figures import short_count
-from mtactl.cli.report import STATE_STYLES, draw_report
+from mtactl.cli.report import STATE_STYLES
 from mtactl.cli.screen import Screen
-from mtactl.cli.session import Session, check_campaign, takes_session
+from mtactl.cli.session import Session, takes_session
 from mtactl.cli.table import Cell, Column, Table
 from mtactl.control.types import CampaignList, CampaignReport, CampaignState
 
-__all__ = ["campaigns", "show"]
+__all__ = ["campaigns"]
 
 _COLUMNS = (
     Column(title="campaign", least=12),
@@ -63,16 +62,3 @@ def _row(report: CampaignReport) -> list[Cell]:
         short_count(counts.unknown),
         short_count(counts.refused),
     ]
-
-
-@click.command()
-@click.argument("campaign", callback=check_campaign)
-@takes_session
-def show(session: Session, *, campaign: str) -> None:
-    """Show the report of a campaign, with the panel of the steps taken when it was halted."""
-    answer = session.client.get(campaign_path(campaign), CampaignReport)
-    if session.json:
-        session.write_json(answer.raw)
-    else:
-        screen = Screen()
-        screen.show(draw_report(answer.value, screen))

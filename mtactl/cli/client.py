@@ -201,10 +201,10 @@ class Client:
                 return NotPermitted(f"you may not open the control socket {self.path}", _who_may(self.path))
             case errno.ENOENT:
                 sentence = f"there is no control socket at {self.path}"
-                return Unreachable(sentence, f"Is mtactld running? {other}")
+                return Unreachable(sentence, f"Is mtactld running? systemctl status mtactld. {other}")
             case errno.ECONNREFUSED:
                 sentence = f"nothing listens on {self.path}"
-                return Unreachable(sentence, f"mtactld was stopped or killed. {other}")
+                return Unreachable(sentence, f"mtactld was stopped or killed: systemctl status mtactld. {other}")
             case _:
                 return Unreachable(f"{self.path} can't be opened: {error.strerror or error}", other)
 
@@ -262,9 +262,12 @@ def _text(value: Any) -> str:
 
 def _who_may(path: str) -> str:
     """Say what would help, as far as the socket's file can be seen."""
-    try:
-        group = grp.getgrgid(Path(path).stat().st_gid).gr_name
-    except (OSError, KeyError):
+    group = None
+    for place in (Path(path), Path(path).parent):  # a socket in a closed folder can't be seen, but the folder can
+        with contextlib.suppress(OSError, KeyError):
+            group = grp.getgrgid(place.stat().st_gid).gr_name
+            break
+    if group is None:
         return "Ask with sudo, or as a member of one of the groups in control.operators."
     if group == "root":
         return "Ask with sudo; or name a group in control.operators and restart mtactld, so that the socket gets it."

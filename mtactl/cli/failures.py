@@ -57,6 +57,18 @@ class Refused(Failure):
         if problem.status == 403:
             self.code = ExitCode.NOT_PERMITTED
 
+    @property
+    def is_unknown_campaign(self) -> bool:
+        """Whether the daemon does not know the campaign."""
+        return self.problem.type == "urn:mtactl:problem:unknown-campaign"
+
+    def suggest(self, campaigns: Sequence[str]) -> None:
+        """Say which campaigns may have been meant, or where to look."""
+        if campaigns:
+            self.hints = (*self.hints, f"Did you mean {' or '.join(campaigns)}?")
+        else:
+            self.hints = (*self.hints, "mtactl campaigns lists those that are known.")
+
     def document(self) -> bytes:
         """Give the problem document as the daemon wrote it."""
         return self._raw

@@ -7,17 +7,22 @@ From the moment that the daemon has answered, the halt is durable and goes on wi
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 
 import click
+from rich.text import Text
 
 from mtactl.cli.client import Answer, Client, campaign_path
 from mtactl.cli.failures import ExitCode, Failure, ReaderGone, Refused, Unconfirmed, Unfinished, Unreachable
 from mtactl.cli.figures import duration
+from mtactl.cli.outlook import describe_outlook, look_ahead
+from mtactl.cli.printable import printable
 from mtactl.cli.progress import open_progress
 from mtactl.cli.report import describe_open, describe_request, draw_report, summarise
 from mtactl.cli.screen import Screen
 from mtactl.cli.session import Session, check_campaign, takes_session
+from mtactl.cli.suggestions import complete_campaign, nearest_campaigns
 from mtactl.control.types import CampaignReport, HaltBody
 
 __all__ = ["halt"]
@@ -32,7 +37,7 @@ Report = Answer[CampaignReport]
 
 
 @click.command()
-@click.argument("campaign", callback=check_campaign)
+@click.argument("campaign", callback=check_campaign, shell_complete=complete_campaign("active", "held", "halting"))
 @click.option("--confirm", metavar="CAMPAIGN", help="The Campaign ID again, in place of typing it.")
 @click.option("--reason", metavar="TEXT", help="Why; it is kept with the halt.")
 @click.option("--no-wait", is_flag=True, help="End as soon as the halt is durable.")
@@ -55,7 +60,7 @@ def halt(
         answer = before
     else:
         if confirm is None:
-            _ask(screen, campaign, None if before is None else before.value)
+            _ask(screen, client, campaign, None if before is None else before.value)
         answer = _send(client, campaign, reason)
     since = time.monotonic()
     if before is not None and _is_recorded(before.value) and before.value.stop is not None:
@@ -100,16 +105,11 @@ def _is_recorded(report: CampaignReport) -> bool:
     return any(step.name == "recorded" and step.at is not None for step in report.steps)
 
 
-def _ask(screen: Screen, campaign: str, report: CampaignReport | None) -> None:
+def _ask(screen: Screen, client: Client, campaign: str, report: CampaignReport | None) -> None:
     """Say what is about to happen and have the Campaign ID typed. Raises Unconfirmed."""
-    if report is None:
-        screen.show(
-            f"{campaign} has not been seen on this node.", "It can be halted all the same: its mail will be refused."
-        )
-    else:
-        screen.show(summarise(report))
     question = f"A halt can't be undone. Type the Campaign ID to go on ({campaign}): "
     try:
+        _tell(screen, client, campaign, report)
         sys.stderr.write(question)
         sys.stderr.flush()
         line = sys.stdin.readline()
@@ -121,6 +121,22 @@ def _ask(screen: Screen, campaign: str, report: CampaignReport | None) -> None:
     if typed != campaign:
         why = f"what was typed is not {campaign!r}" if typed else "no Campaign ID was typed"
         raise Unconfirmed(f"{why}. Nothing was halted.")
+
+
+def _tell(screen: Screen, client: Client, campaign: str, report: CampaignReport | None) -> None:
+    """Say what goes on and what a halt will change."""
+    if report is None:
+        screen.show(f"{campaign} has not been seen on this node.")
+        if near := nearest_campaigns(client, campaign):
+            screen.show(Text(f"Did you mean {' or '.join(printable(name) for name in near)}?", style="bold yellow"))
+        screen.show("It can be halted all the same: its mail will be refused.")
+        return
+    screen.show(summarise(report))
+    told = describe_outlook(look_ahead(client, report))
+    room = max(20, screen.drawing_width - 14)
+    for name, text in told:
+        lines = textwrap.wrap(printable(text), room, break_on_hyphens=False) or [""]
+        screen.show(*(f"  {name if number == 0 else '':<11} {line}" for number, line in enumerate(lines)))
 
 
 def _send(client: Client, campaign: str, reason: str | None) -> Report:
@@ -147,7 +163,7 @@ def _follow(
     """Look at the report until the halt is completed; give the last one, and why it is not completed."""
     campaign = answer.value.campaign
     pause, seen = _SHORTEST, time.monotonic()
-    goes_on = f"The halt is recorded and goes on: mtactl show {campaign}"
+    goes_on = f"The halt is recorded and goes on: mtactl show {campaign} looks, mtactl halt {campaign} watches again."
     try:
         with open_progress(screen, wanted=not session.json or screen.is_live) as progress:
             while True:

@@ -8,13 +8,14 @@ from mtactl.cli.client import campaign_path
 from mtactl.cli.figures import count
 from mtactl.cli.screen import Screen
 from mtactl.cli.session import Session, check_campaign, takes_session
+from mtactl.cli.suggestions import complete_campaign
 from mtactl.control.types import CampaignReport
 
 __all__ = ["hold", "release"]
 
 
 @click.command()
-@click.argument("campaign", callback=check_campaign)
+@click.argument("campaign", callback=check_campaign, shell_complete=complete_campaign("active"))
 @takes_session
 def hold(session: Session, *, campaign: str) -> None:
     """Let nothing of a campaign begin, and drop nothing, until it is released.
@@ -28,7 +29,7 @@ def hold(session: Session, *, campaign: str) -> None:
 
 
 @click.command()
-@click.argument("campaign", callback=check_campaign)
+@click.argument("campaign", callback=check_campaign, shell_complete=complete_campaign("held"))
 @takes_session
 def release(session: Session, *, campaign: str) -> None:
     """Let a held campaign go on; one that is active stays as it is."""

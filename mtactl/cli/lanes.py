@@ -11,6 +11,7 @@ from mtactl.cli.figures import age, count, date, moment, short_count
 from mtactl.cli.printable import printable
 from mtactl.cli.screen import Screen
 from mtactl.cli.session import Session, check_filled, takes_session
+from mtactl.cli.suggestions import complete_lane
 from mtactl.cli.table import Cell, Column, Table
 from mtactl.control.types import LaneList, LaneRow
 
@@ -33,7 +34,7 @@ LANE_COLUMNS = (
 
 
 @click.command()
-@click.argument("domain", required=False, callback=check_filled)
+@click.argument("domain", required=False, callback=check_filled, shell_complete=complete_lane)
 @takes_session
 def lanes(session: Session, *, domain: str | None) -> None:
     """Show the destinations that have mail in memory, or all that is known of one.

@@ -5,24 +5,25 @@ A verb's module is imported when the verb is used, so that `mtactl --version` ne
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 import click
 
-from mtactl.cli.failures import ExitCode, Failure, ReaderGone
+from mtactl.cli.failures import ExitCode, Failure, ReaderGone, Refused
 from mtactl.cli.session import DEFAULT_SOCKET, Session, writing
+from mtactl.cli.verbs import VerbGroup
 
-__all__ = ["main", "program"]
+__all__ = ["EXIT_CODES", "main", "program"]
 
 # The verb, its module and function, and what `mtactl --help` says of it.
 _VERBS: Mapping[str, tuple[str, str, str]] = {
     "status": ("status", "status", "The node at a glance: totals, health, lanes in back-off."),
     "campaigns": ("campaigns", "campaigns", "A row for each campaign, with its counts."),
-    "show": ("campaigns", "show", "The report of a campaign, with the steps of its halt."),
+    "show": ("show", "show", "The report of a campaign; with --html a page to hand on."),
     "halt": ("halt", "halt", "Stop a campaign for ever. It can't be undone."),
     "stop": ("halt", "halt", "Another name of halt."),
     "cancel": ("halt", "halt", "Another name of halt."),
@@ -34,10 +35,20 @@ _VERBS: Mapping[str, tuple[str, str, str]] = {
     "events": ("events", "events", "The stream of what happens."),
     "top": ("top.command", "top", "A live screen: rates, campaigns, lanes, halts."),
     "reload": ("reload", "reload", "Read the configuration again."),
+    "completion": ("completion", "completion", "The script that completes commands and ids in a shell."),
+}
+
+EXIT_CODES: Mapping[int, str] = {
+    ExitCode.DONE: "done",
+    ExitCode.REFUSED: "the daemon says no",
+    ExitCode.USAGE: "usage, or a confirmation that does not match",
+    ExitCode.UNREACHABLE: "the daemon can't be reached",
+    ExitCode.NOT_PERMITTED: "not permitted",
+    ExitCode.UNFINISHED: "accepted, but not completed in the time given",
 }
 
 
-class Program(click.Group):
+class Program(VerbGroup):
     """The group of all verbs."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -57,10 +68,7 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, told) for name, (_, _, told) in _VERBS.items()])
         formatter.write_paragraph()
-        formatter.write_text(
-            "Exit codes: 0 done; 1 the daemon says no; 2 usage, or a confirmation that does not match; "
-            "3 the daemon can't be reached; 4 not permitted; 5 accepted, but not completed in the time given."
-        )
+        formatter.write_text(f"Exit codes: {'; '.join(f'{code:d} {told}' for code, told in EXIT_CODES.items())}.")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; map how it ends to an exit code."""
@@ -69,7 +77,12 @@ class Program(click.Group):
             with writing():
                 sys.stdout.flush()
         except Failure as failure:
-            (ctx.find_object(Session) or Session(DEFAULT_SOCKET)).tell_failure(failure)
+            session = ctx.find_object(Session) or Session(DEFAULT_SOCKET)
+            if isinstance(failure, Refused) and failure.is_unknown_campaign and session.campaign:
+                from mtactl.cli.suggestions import nearest_campaigns  # noqa: PLC0415  after a mistake only
+
+                failure.suggest(nearest_campaigns(session.client, session.campaign))
+            session.tell_failure(failure)
             ctx.exit(failure.code)
         except ReaderGone:
             ctx.exit(ExitCode.DONE)
@@ -81,6 +94,8 @@ class Program(click.Group):
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
+    from importlib.metadata import version  # noqa: PLC0415  half of what a start costs, and a shell waits for it
+
     click.echo(f"mtactl {version('mtactl')}")
     ctx.exit()
 
@@ -88,6 +103,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--socket",
+    type=click.Path(readable=False),
     metavar="PATH",
     envvar="MTACTL_SOCKET",
     default=DEFAULT_SOCKET,
@@ -111,6 +127,8 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+    if "_MTACTL_COMPLETE" in os.environ:
+        import_module("mtactl.cli.completion")  # how the shells ask; click takes it from here
     program(prog_name="mtactl")
 
 

@@ -15,7 +15,9 @@ from mtactl.cli.figures import age, date, moment, plural, size
 from mtactl.cli.printable import printable
 from mtactl.cli.screen import Screen
 from mtactl.cli.session import Session, check_campaign, check_filled, takes_session
+from mtactl.cli.suggestions import complete_campaign, complete_lane
 from mtactl.cli.table import Cell, Column, Table
+from mtactl.cli.verbs import VerbGroup
 from mtactl.control.types import (
     QueueChanged,
     QueueList,
@@ -57,15 +59,26 @@ _SETTLED_COLUMNS = (
     Column(title="reply", least=16, optional=True, middle=False, style="dim"),
 )
 
+_campaign_option = click.option(
+    "--campaign",
+    callback=check_campaign,
+    metavar="C",
+    help="Only this campaign.",
+    shell_complete=complete_campaign("active", "held", "halting"),
+)
+_domain_option = click.option(
+    "--domain", callback=check_filled, metavar="D", help="Only this destination.", shell_complete=complete_lane
+)
 
-@click.group()
+
+@click.group(cls=VerbGroup)
 def queue() -> None:
     """Look at the queue, and change what is in it."""
 
 
 @queue.command("ls")
-@click.option("--campaign", callback=check_campaign, metavar="C", help="Only this campaign.")
-@click.option("--domain", callback=check_filled, metavar="D", help="Only this destination.")
+@_campaign_option
+@_domain_option
 @click.option("--state", type=click.Choice(get_args(QueueState)), help="Only this state.")
 @click.option("--limit", type=click.IntRange(1, 100_000), metavar="N", help="So many at most; 1,000 if not given.")
 @takes_session
@@ -109,8 +122,8 @@ def show_message(session: Session, *, queue_id: str) -> None:
 
 
 @queue.command("retry")
-@click.option("--campaign", callback=check_campaign, metavar="C", help="Only this campaign.")
-@click.option("--domain", callback=check_filled, metavar="D", help="Only this destination.")
+@_campaign_option
+@_domain_option
 @click.option("--id", "queue_id", callback=check_filled, metavar="ID", help="Only this message.")
 @takes_session
 def retry(session: Session, *, campaign: str | None, domain: str | None, queue_id: str | None) -> None:
@@ -124,7 +137,13 @@ def retry(session: Session, *, campaign: str | None, domain: str | None, queue_i
 
 
 @queue.command("drop")
-@click.option("--domain", callback=check_filled, metavar="D", help="Recipients at this destination.")
+@click.option(
+    "--domain",
+    callback=check_filled,
+    metavar="D",
+    help="Recipients at this destination.",
+    shell_complete=complete_lane,
+)
 @click.option("--sender", metavar="A", help="Mail from this reverse-path; <> for the empty one.")
 @click.option("--id", "queue_id", callback=check_filled, metavar="ID", help="The recipients of this message.")
 @click.option("--confirm", is_flag=True, help="Do it without asking; needed where there is no terminal.")

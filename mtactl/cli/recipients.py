@@ -20,6 +20,7 @@ from mtactl.cli.figures import date
 from mtactl.cli.printable import escape_json, escape_line
 from mtactl.cli.screen import Screen
 from mtactl.cli.session import Session, check_campaign, takes_session
+from mtactl.cli.suggestions import complete_campaign
 from mtactl.cli.table import Cell, Column, Table
 from mtactl.control.types import OutcomeName, RecipientRow
 
@@ -39,7 +40,7 @@ _COLUMNS = (
 
 
 @click.command()
-@click.argument("campaign", callback=check_campaign)
+@click.argument("campaign", callback=check_campaign, shell_complete=complete_campaign())
 @click.option(
     "--outcome",
     "outcomes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.box import ROUNDED
 from rich.cells import cell_len
@@ -80,11 +80,13 @@ def draw_report(report: CampaignReport, screen: Screen) -> RenderableType:
     return Group(*things)
 
 
-def draw_steps(report: CampaignReport, screen: Screen, *, frame: int | None = None) -> Panel:
-    """Draw the panel of a halt's steps; with `frame` those under way turn a wheel."""
+def draw_steps(
+    report: CampaignReport, screen: Screen, *, frame: int | None = None, left: Callable[[Step], str] | None = None
+) -> Panel:
+    """Draw the panel of a halt's steps. With `frame` those under way turn a wheel; `left` says how long they take."""
     width, glyphs = screen.drawing_width, screen.glyphs
     inner = width - 4
-    lines = [_draw_step(step, report, inner, glyphs, frame) for step in report.steps]
+    lines = [_draw_step(step, report, inner, glyphs, frame=frame, left=left) for step in report.steps]
     if report.stop is not None:
         style = "dim"
         told = elide(describe_request(report.stop), inner, mark=glyphs.cut, middle=False)
@@ -112,7 +114,15 @@ def _title(report: CampaignReport, width: int, glyphs: Glyphs) -> Text:
     return title
 
 
-def _draw_step(step: Step, report: CampaignReport, width: int, glyphs: Glyphs, frame: int | None) -> Text:
+def _draw_step(
+    step: Step,
+    report: CampaignReport,
+    width: int,
+    glyphs: Glyphs,
+    *,
+    frame: int | None,
+    left: Callable[[Step], str] | None,
+) -> Text:
     since = report.stop.requested_at if report.stop is not None else None
     line = Text(no_wrap=True)
     if step.at is not None:
@@ -122,7 +132,10 @@ def _draw_step(step: Step, report: CampaignReport, width: int, glyphs: Glyphs, f
     else:
         line.append(glyphs.waiting, style="dim")
     line.append(f" {name_step(step.name):<{_LABEL}}", style="" if step.at is not None else "dim")
-    line.append(f"{offset(step.at, since):>{_OFFSET}}  ")
+    if step.at is None and left is not None:
+        line.append(f"{left(step):>{_OFFSET}}  ", style="yellow")
+    else:
+        line.append(f"{offset(step.at, since):>{_OFFSET}}  ")
     if isinstance(step.done, int) and isinstance(step.total, int):
         told = max(len(_tell_progress(each)) for each in report.steps)
         line.append_text(_draw_progress(step.done, step.total, width - line.cell_len - told, glyphs))
@@ -174,7 +187,8 @@ def _draw_counts(counts: Counts, width: int, glyphs: Glyphs) -> list[Text]:
         if name == "delivered" and counts.delivered_after_stop:
             line.append(f"  {count(counts.delivered_after_stop)} of them after the stop", style="yellow")
         if name == "unknown" and number:
-            line.append("  may have got it; nobody can know", style="yellow")
+            told = "  may have got it; nobody can know"
+            line.append(told if line.cell_len + len(told) <= width else told.partition(";")[0], style="yellow")
         lines.append(line)
     for name, told in (("refused", "injected after the halt"), ("discarded", "injected after the halt")):
         if number := getattr(counts, name):

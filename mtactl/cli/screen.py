@@ -33,6 +33,8 @@ class Glyphs:
     done: str
     rest: str
     cut: str
+    levels: str  # of a bar, from the lowest to the full one
+    mark: str
     outcomes: dict[str, str]
 
 
@@ -45,6 +47,8 @@ UNICODE = Glyphs(
     done="━",
     rest="─",
     cut="…",
+    levels="▁▂▃▄▅▆▇█",
+    mark="▲",
     outcomes=dict(zip(_OUTCOMES, "█▓▚░?▞▒", strict=True)),
 )
 ASCII = Glyphs(
@@ -54,6 +58,8 @@ ASCII = Glyphs(
     done="#",
     rest="-",
     cut="...",
+    levels=".:-=+*#@",
+    mark="^",
     outcomes=dict(zip(_OUTCOMES, "DBEx?>q", strict=True)),
 )
 

@@ -17,9 +17,20 @@ from mtactl.cli.client import Client
 from mtactl.cli.failures import Failure, ReaderGone
 from mtactl.cli.printable import escape_json, printable
 
-__all__ = ["DEFAULT_SOCKET", "Session", "check_campaign", "check_filled", "silence", "takes_session", "writing"]
+__all__ = [
+    "DEFAULT_SOCKET",
+    "SOCKET_KEY",
+    "Session",
+    "check_campaign",
+    "check_filled",
+    "is_campaign_start",
+    "silence",
+    "takes_session",
+    "writing",
+]
 
 DEFAULT_SOCKET = "/run/mtactl/control.sock"
+SOCKET_KEY = "mtactl.socket"  # in click's `meta`: the --socket behind a verb, while a line is only being completed
 
 _CAMPAIGN = "[A-Za-z0-9][A-Za-z0-9._:+=/@-]{0,127}"  # CONTRACT.md §1
 
@@ -27,7 +38,7 @@ _CAMPAIGN = "[A-Za-z0-9][A-Za-z0-9._:+=/@-]{0,127}"  # CONTRACT.md §1
 class Session:
     """One run of the client. `streams` is set by commands whose JSON is a line a row: a failure is then no line of it.
 
-    `answered` is set when the one JSON document of a command was written.
+    `answered` is set when the one JSON document of a command was written; `campaign` is the one that it is about.
     """
 
     def __init__(self, socket: str) -> None:
@@ -35,6 +46,7 @@ class Session:
         self.json = False
         self.streams = False
         self.answered = False
+        self.campaign: str | None = None
 
     @property
     def client(self) -> Client:
@@ -110,10 +122,18 @@ def silence(stream: Any) -> None:
         os.close(nowhere)
 
 
-def check_campaign(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+def is_campaign_start(text: str) -> bool:
+    """Whether the text may be the beginning of a campaign's id."""
+    return re.fullmatch(_CAMPAIGN, text) is not None
+
+
+def check_campaign(ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Check a campaign's id for its form, so that a slip of the keyboard is a matter of usage."""
     if value is not None and re.fullmatch(_CAMPAIGN, value) is None:
         raise click.BadParameter(f"{printable(value)!r} is not a campaign id, which has the form {_CAMPAIGN}")
+    session = ctx.find_object(Session)
+    if session is not None:
+        session.campaign = value
     return value
 
 
@@ -127,7 +147,14 @@ def check_filled(_ctx: click.Context, _param: click.Parameter, value: str | None
 def takes_session(function: Callable[..., Any]) -> Callable[..., Any]:
     """Hand the session to a command, and let the global options stand behind the verb as well."""
     with_json = click.option("--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON.")
-    with_socket = click.option("--socket", metavar="PATH", expose_value=False, callback=_set_socket, hidden=True)
+    with_socket = click.option(
+        "--socket",
+        type=click.Path(readable=False),
+        metavar="PATH",
+        expose_value=False,
+        callback=_set_socket,
+        hidden=True,
+    )
     return with_json(with_socket(click.make_pass_decorator(Session)(function)))
 
 
@@ -138,6 +165,7 @@ def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
 
 
 def _set_socket(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    ctx.meta[SOCKET_KEY] = value
     session = ctx.find_object(Session)
     if session is not None and value:
         session.socket = value

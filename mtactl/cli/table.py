@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
+from rich.console import RenderableType
 from rich.text import Text
 
 from mtactl.cli.printable import elide, printable
@@ -42,13 +43,17 @@ class Table:
 
     def show(self, rows: Iterable[Sequence[Cell]]) -> None:
         """Write rows, below the titles the first time."""
+        self._screen.show(*self.draw(rows))
+
+    def draw(self, rows: Iterable[Sequence[Cell]]) -> list[RenderableType]:
+        """Give the lines of rows, below the titles the first time."""
         clean = [[_clean(cell) for cell in row] for row in rows]
-        lines = []
+        lines: list[RenderableType] = []
         if self._shown is None:
             self._shown = self._lay_out(clean)
             lines.append(self._line([(column.title, "bold") for column in self._columns]))
         lines += [self._line(row) for row in clean]
-        self._screen.show(*lines)
+        return lines
 
     def _lay_out(self, rows: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[int, int]]:
         natural = [

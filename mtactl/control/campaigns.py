@@ -1,18 +1,22 @@
-"""GET /v1/campaigns and GET /v1/campaigns/{campaign}: the reports."""
+"""GET /v1/campaigns, GET /v1/campaigns/{campaign}, its analysis, and GET /v1/campaign-ids: the reports."""
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import get_args
 
 from aiohttp import web
 
 from mtactl.control.answers import answer, answer_rows
-from mtactl.control.parameters import MOST_ROWS, Choice, Number, Text
+from mtactl.control.parameters import CAMPAIGN_PATTERN, Choice, Choices, MOST_ROWS, Number, Text
 from mtactl.control.problems import ProblemKind
 from mtactl.control.route import Call, Route
-from mtactl.control.types import CampaignList, CampaignOrder, CampaignReport, CampaignState
+from mtactl.control.types import CampaignAnalysis, CampaignIds, CampaignList, CampaignOrder, CampaignReport, CampaignState
 
 __all__ = ["ROUTES"]
+
+_IDS = 1000
+_MOST_IDS = 10_000
 
 
 async def list_campaigns(call: Call) -> web.StreamResponse:
@@ -24,9 +28,24 @@ async def list_campaigns(call: Call) -> web.StreamResponse:
     return await answer_rows(call.request, "campaigns", reports, total=total)
 
 
+async def list_ids(call: Call) -> web.StreamResponse:
+    """Answer with ids of campaigns: what a shell completes, and what a mistyped one may have meant."""
+    limit: int = call.query["limit"]
+    start: str = call.query["prefix"] or ""
+    found = nsmallest(
+        limit + 1, (name for name in call.node.campaign_ids(call.query["state"]) if name.startswith(start))
+    )
+    return answer(CampaignIds(campaigns=tuple(found[:limit]), truncated=len(found) > limit))
+
+
 async def show_campaign(call: Call) -> web.StreamResponse:
     """Answer with one campaign's report."""
     return answer(call.node.report(call.name))
+
+
+async def analyse_campaign(call: Call) -> web.StreamResponse:
+    """Answer with what became of one campaign."""
+    return answer(await call.node.analysis(call.name))
 
 
 ROUTES = (
@@ -57,5 +76,32 @@ ROUTES = (
         handle=show_campaign,
         answer=CampaignReport,
         problems=(ProblemKind.BAD_CAMPAIGN, ProblemKind.UNKNOWN_CAMPAIGN),
+    ),
+    Route(
+        name="analysis",
+        method="GET",
+        path="/v1/campaigns/{campaign}/analysis",
+        summary="What became of a campaign: when, where to, and with which replies. It may take a while: half a minute "
+        "for some millions of recipients.",
+        handle=analyse_campaign,
+        answer=CampaignAnalysis,
+        problems=(ProblemKind.BAD_CAMPAIGN, ProblemKind.UNKNOWN_CAMPAIGN),
+    ),
+    Route(
+        name="campaign_ids",
+        method="GET",
+        path="/v1/campaign-ids",
+        summary="The ids of campaigns alone, by name.",
+        handle=list_ids,
+        parameters=(
+            Text(name="prefix", about="Only ids that begin so.", pattern=CAMPAIGN_PATTERN),
+            Choices(
+                name="state",
+                about="Only campaigns in these states; repeated, or with commas between them.",
+                words=get_args(CampaignState),
+            ),
+            Number(name="limit", about="How many at most.", least=1, most=_MOST_IDS, otherwise=_IDS),
+        ),
+        answer=CampaignIds,
     ),
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Protocol
 
 from mtactl.control.types import (
     CampaignOrder,
+    CampaignAnalysis,
     CampaignReport,
     CampaignState,
     Event,
@@ -41,6 +42,12 @@ class Node(Protocol):
 
     def report(self, campaign: str) -> CampaignReport:
         """Give a campaign's report. Raises UnknownCampaign."""
+
+    def campaign_ids(self, states: Collection[str] | None) -> Iterable[str]:
+        """Give the ids of campaigns in these states, in no order."""
+
+    async def analysis(self, campaign: str) -> CampaignAnalysis:
+        """Give what became of a campaign: when, where to, with which replies. Raises UnknownCampaign, StoreError."""
 
     async def halt(self, campaign: str, *, reason: str | None, by: RequestedBy) -> CampaignReport:
         """Halt a campaign, known or not; return when the halt is durable. Raises StoreError when it can't be."""

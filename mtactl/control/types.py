@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 __all__ = [
+    "CampaignAnalysis",
+    "CampaignIds",
     "CampaignList",
     "CampaignOrder",
     "CampaignReport",
@@ -14,6 +16,7 @@ __all__ = [
     "Counts",
     "Event",
     "HaltBody",
+    "LaneCounts",
     "LaneList",
     "LaneOrder",
     "LaneRow",
@@ -28,10 +31,12 @@ __all__ = [
     "QueueState",
     "RecipientRow",
     "ReloadReport",
+    "ReplyCount",
     "RequestedBy",
     "Status",
     "Step",
     "StopFacts",
+    "Timeline",
 ]
 
 CampaignState = Literal["active", "held", "halting", "halted"]
@@ -106,6 +111,71 @@ class CampaignList(msgspec.Struct, frozen=True, kw_only=True):
 
     campaigns: tuple[CampaignReport, ...]
     total: int = 0
+
+
+class CampaignIds(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids of campaigns, by name. `truncated` says that there are more than the limit."""
+
+    campaigns: tuple[str, ...]
+    truncated: bool
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """Outcomes by the clock: each list has a number for each step from `start` on, all of the same length."""
+
+    start: str
+    step_seconds: int
+    delivered: tuple[int, ...]
+    delivered_after_stop: tuple[int, ...]  # a part of delivered
+    bounced: tuple[int, ...]
+    expired: tuple[int, ...]
+    dropped: tuple[int, ...]
+    unknown: tuple[int, ...]
+
+
+class LaneCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a campaign at one destination. `deferred` is a part of `queued`."""
+
+    lane: str
+    queued: int
+    in_flight: int
+    deferred: int
+    delivered: int
+    bounced: int
+    expired: int
+    dropped: int
+    unknown: int
+
+
+class ReplyCount(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply that recipients of one outcome got: `text` has a `*` where they differ, `example` is one of them.
+
+    Of an outcome that very many have not all replies are looked at: then the number is reckoned, and not `exact`.
+    """
+
+    outcome: OutcomeName | Literal["deferred"]
+    code: int | None
+    text: str
+    example: str
+    recipients: int
+    exact: bool
+
+
+class CampaignAnalysis(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a campaign: when, where to, and with which replies, as far as outcomes are kept.
+
+    `forgotten` counts outcomes that are not kept any more. `lanes` has the destinations with the most recipients, and
+    `other_lanes` the number of the others, whose sum is in `others`. `replies` has those seen most of each outcome.
+    """
+
+    campaign: str
+    timeline: Timeline | None
+    around_stop: Timeline | None  # half an hour before and after the gate closed
+    lanes: tuple[LaneCounts, ...]
+    other_lanes: int
+    others: LaneCounts | None
+    replies: tuple[ReplyCount, ...]
+    forgotten: int
 
 
 class LaneRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -99,6 +99,15 @@ class Dispatcher:
     def in_flight_ids(self) -> set[int]:
         """Give the ids of the recipients in flight."""
         return {recipient.id for attempt in self._flights for recipient in attempt.claim.recipients}
+
+    def in_flight_by_lane(self, campaign: str) -> Mapping[str, int]:
+        """Give the recipients of a campaign in flight, by lane."""
+        flying: dict[str, int] = {}
+        for attempt in self._flights:
+            if attempt.claim.message.campaign == campaign:
+                lane = attempt.claim.lane
+                flying[lane] = flying.get(lane, 0) + len(attempt.claim.recipients)
+        return flying
 
     def change(self, settings: Settings) -> None:
         """Apply other settings."""

@@ -217,7 +217,8 @@ async def test_the_daemon_says_no():
             ended = await run(api.path, *verb)
             assert (ended.code, ended.out) == (1, ""), verb
             assert why in ended.err
-            assert re.fullmatch(r"mtactl: [^\n]+\n", ended.err), ended.err
+            hint = r" {8}mtactl campaigns lists those that are known\.\n" if "not known on this node" in why else ""
+            assert re.fullmatch(rf"mtactl: [^\n]+\n{hint}", ended.err), ended.err
         told = await run(api.path, "--json", "show", "nix")
         assert told.json["type"] == "urn:mtactl:problem:unknown-campaign"
         assert (await run(api.path, "--json", "recipients", "nix")).out == ""

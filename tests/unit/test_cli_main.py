@@ -8,10 +8,11 @@ from click.testing import CliRunner
 
 from mtactl.cli.failures import Failure, Refused
 from mtactl.cli.main import program
+from mtactl.cli.suggestions import nearest
 from mtactl.control.types import Problem
 
 VERBS = ["status", "campaigns", "show", "halt", "stop", "cancel", "hold", "release"]
-VERBS += ["recipients", "queue", "lanes", "events", "reload"]
+VERBS += ["recipients", "queue", "lanes", "events", "reload", "completion"]
 
 
 def invoke(*arguments: str, **env: str):
@@ -59,6 +60,36 @@ def test_usage_is_2(arguments):
     """Broken: a script can't tell its own mistake from the daemon's no; or an empty variable drops the whole queue."""
     ended = invoke(*arguments, MTACTL_SOCKET="/nonexistent/control.sock")
     assert ended.exit_code == 2, ended.output
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["campains"], "There is no command 'campains'; did you mean 'campaigns'?"),
+        (["HALT", "c1"], "did you mean 'halt'?"),
+        (["queue", "lst"], "There is no command 'lst'; did you mean 'ls'"),
+        (["xyzzy"], "there is status, campaigns, show"),
+        (["halt", "c1", "--confrim", "c1"], "--confirm"),
+        (["campaigns", "--state", "heldd"], "'held'"),
+        (["-x"], "No such option"),
+    ],
+)
+def test_a_mistyped_command_or_option(line, told):
+    """Broken: the administrator has to read the whole help for a slip of the keyboard."""
+    ended = invoke(*line)
+    assert ended.exit_code == 2
+    assert told in " ".join(ended.output.split()), ended.output
+
+
+def test_the_nearest_words():
+    """Broken: what is suggested is not what was meant."""
+    known = ["spring-sale", "Spring-Sale-2", "autumn", "x" * 128]
+    assert nearest("spring-sael", known)[0] == "spring-sale"
+    assert nearest("SPRING-SALE-2", known)[0] == "Spring-Sale-2"
+    assert nearest("aut", known) == ["autumn"]
+    assert nearest("nothing-like-it", known) == []
+    assert nearest("a", known) == nearest("", []) == []
+    assert len(nearest("same", [f"same{number}" for number in range(50)])) == 3
 
 
 def test_the_socket_is_the_option_or_the_variable_or_the_default():

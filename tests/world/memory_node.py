@@ -12,12 +12,14 @@ import itertools
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mtactl import analyst
+from mtactl.campaign.analysis import Analysis
 from mtactl.campaign.gate import Gate
 from mtactl.campaign.halt import Halt, HaltStep
 from mtactl.campaign.ledger import Account, Final, Ledger
@@ -26,6 +28,7 @@ from mtactl.campaign.state import CampaignState as GateState
 from mtactl.control.server import ControlServer
 from mtactl.control.types import (
     CampaignOrder,
+    CampaignAnalysis,
     CampaignReport,
     CampaignState,
     Counts,
@@ -45,6 +48,7 @@ from mtactl.control.types import (
 )
 from mtactl.errors import UnknownCampaign
 from mtactl.message.queue_id import encode
+from mtactl.reports import campaign_analysis
 from mtactl.settings import ControlSettings
 
 QUEUED = frozenset({"ready", "deferred", "scheduled"})
@@ -312,6 +316,31 @@ class MemoryNode:
             stop=None if halt is None else self._stop_facts(halt),
             steps=() if halt is None else self._steps(halt),
         )
+
+    def campaign_ids(self, states: Collection[str] | None) -> Iterable[str]:
+        return (name for name in self._known() if states is None or self.gate.state(name).value in states)
+
+    async def analysis(self, campaign: str) -> CampaignAnalysis:
+        self.report(campaign)
+        self._fail("analysis")
+        halt = self._halts.get(campaign)
+        analysis = Analysis(None if halt is None else halt.requested_at // 1_000_000)
+        live = QUEUED | {"in_flight"}
+        for entry in self._fitting(campaign, live | {final.value for final in Final}):
+            waits, settled = entry.state in live, entry.state not in live
+            outcome = "deferred" if waits else entry.state
+            analysis.add(
+                waiting=[(entry.lane, entry.state == "deferred", 1)] if waits else [],
+                settled=[(entry.lane, entry.state, 1)] if settled else [],
+                times=[(entry.at // 1_000_000, entry.state, entry.after_stop, 1)] if settled else [],
+                replies=[(outcome, entry.code, entry.reply, 1)] if settled or entry.state == "deferred" else [],
+            )
+        flying: dict[str, int] = {}
+        for entry in self._fitting(campaign, {"in_flight"}):
+            flying[entry.lane] = flying.get(entry.lane, 0) + 1
+        one_in = dict.fromkeys([*(final.value for final in Final), "deferred"], 1)
+        made = analyst.CampaignAnalysis(self.ledger.account(campaign), analysis, one_in)
+        return campaign_analysis(campaign, made, flying)
 
     async def halt(self, campaign: str, *, reason: str | None, by: RequestedBy) -> CampaignReport:
         self.asked.append(("halt", by))
