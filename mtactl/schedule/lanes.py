@@ -63,6 +63,11 @@ class Lanes:
             self._idle[name] = IdleConnections()
         return lane
 
+    def in_backoff(self) -> int:
+        """Give how many lanes back off now."""
+        now = time.monotonic()
+        return sum(now < lane.backoff_until for lane in self._lanes.values())
+
     def find(self, name: str) -> Lane | None:
         """Give a lane if it is in memory."""
         return self._lanes.get(name)
