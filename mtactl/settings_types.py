@@ -216,7 +216,7 @@ LineLength = Annotated[int, _whole(1000, 1 << 24, "RFC 5321 §4.5.3.1.6 promises
 TransactionSize = Annotated[int, _whole(1, 1000)]
 EhloName = Annotated[str, _matching("a host name or an address literal (RFC 5321 §4.1.3)", _is_ehlo_name)]
 NodeName = Annotated[
-    str, _matching("a node's name: letters, digits, '.', '_' and '-', at most 63", _NODE_NAME.fullmatch)
+    str, _matching("a node's name (letters, digits, '.', '_' and '-', at most 63)", _NODE_NAME.fullmatch)
 ]
 Group = Annotated[str, _matching("the name of a group", _GROUP.fullmatch)]
 HeaderName = Annotated[str, _text("the name of a header field", parse_header_name)]
