@@ -218,6 +218,7 @@ BAD_FILES = [
     ('[lane."*"]\nroute = ["smtp.example.com"]', ['2: lane."*".route[0]: "smtp.example.com" needs a port']),
     ('[lane."*"]\nroute = ["127.0.0.1:2525"]', ['2: lane."*".route[0]: this is the daemon\'s own listener']),
     ('[lane."Example.com"]', ['1: lane."Example.com": "Example.com" has capital letters']),
+    ('[lane."192.0.2.1"]', ['1: lane."192.0.2.1": "192.0.2.1" is an address: the lane of mail to an address literal']),
     ('[lane."*mail.com"]', ['1: lane."*mail.com": "*mail.com": the star stands alone']),
     # lanes, which people write in many ways
     ('[[lane]]\nname = "x.com"', ['1: lane: a lane is named in its own header: write [lane."example.com"]']),
