@@ -67,7 +67,7 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _SOCKET_PATH_BYTES = 107  # Linux's sun_path, less the NUL
 _MANY = 1 << 60
 
-_NOT_ZERO = {"not": {"pattern": "^[^1-9]*$"}}
+_NOT_ZERO = {"not": {"type": "string", "pattern": "^[^1-9]*$"}}
 
 
 def describe(value: object) -> str:
@@ -228,7 +228,7 @@ Rate = Annotated[
         _is_rate,
         "above zero",
         pattern=FORMS["rate"],
-        **{"not": {"pattern": r"^[\s0.]*/"}},
+        **{"not": {"type": "string", "pattern": r"^[\s0.]*/"}},
     ),
 ]
 Mode = Annotated[int, _quantity('a file mode in quotes, such as "0660",', parse_mode, _is_mode, pattern=FORMS["mode"])]

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -148,6 +150,29 @@ def test_bad_files(text, said):
     places = {".".join(str(part) for part in error.absolute_path) for error in found}
     last = re.split(r"[.\[]", named.replace('"', ""))[0]
     assert any(place == "" or place.startswith(last) for place in places), (named, places)
+
+
+TAPLO = Path(sys.executable).with_name("taplo")
+
+
+@pytest.mark.skipif(not TAPLO.exists(), reason="taplo has no wheel for this machine")
+def test_an_editor_understands_it(tmp_path):
+    """taplo is what editors run: it must find the schema by the directive, and understand it."""
+
+    def lint(text):
+        for name in ("mtactl.toml", "mtactl.schema.json"):
+            (tmp_path / name).write_text(text if name == "mtactl.toml" else json.dumps(SCHEMA))
+        run = subprocess.run([TAPLO, "lint", "mtactl.toml"], cwd=tmp_path, capture_output=True, text=True)
+        return run.returncode, run.stderr
+
+    code, said = lint(COMMENTED)
+    assert (code, "error" in said) == (0, False), said
+    code, said = lint(
+        COMMENTED.replace('reserve = "64MiB"', "reserve = 64").replace('expire_after = "3d"', 'expire_afer = "3d"')
+    )
+    assert code == 1
+    assert '64 is not of type "string"' in said
+    assert "('expire_afer' was unexpected)" in said
 
 
 PARSERS = {
