@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man
+.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man schema
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -47,6 +47,10 @@ check: $(INSTALLED) ## lint, format, types, and which room may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schema: $(INSTALLED) ## write config/mtactl.schema.json anew, from the settings and their commented default file
+	@$(BIN)/python -m mtactl.settings_schema config/mtactl.toml > config/.mtactl.schema.json
+	@mv config/.mtactl.schema.json config/mtactl.schema.json
 
 format: $(INSTALLED) ## put all files into the form that check asks for
 	$(BIN)/ruff check --fix-only .

@@ -35,12 +35,13 @@ from mtactl.node import LocalNode
 from mtactl.observe.log import configure_log
 from mtactl.observe.writer import LineWriter
 from mtactl.relay.relay import SmtpRelay
+from mtactl.reload import plan_reload
 from mtactl.settings import Settings, load_settings
 from mtactl.systemd import Notifier, take_sockets, watchdog_interval
 from queue_store.errors import StoreError
 from queue_store.store import QueueStore
 
-__all__ = ["AT_START", "command_line", "main"]
+__all__ = ["command_line", "main"]
 
 _EX_CONFIG = 78  # sysexits.h
 _EDGE_GRACE = 5.0  # seconds for messages on their way in
@@ -87,6 +88,7 @@ class Daemon:
         self._listeners: Listeners | None = None
         self._notifier = Notifier()
         self._instruments = Instruments(writer, settings, problems=self._hindrances, ready=lambda: self._accepting)
+        self._instruments.store_failed = lambda: bool(self._store_failed)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises StoreError, OSError, ControlSocketError when it can't start."""
@@ -140,7 +142,7 @@ class Daemon:
             stack.push_async_callback(monitoring.close)
             _log.info("metrics_listening", address=address[0], port=address[1])
         control_sockets = sockets.get("control")
-        control = ControlServer(
+        self._control = ControlServer(
             self._node,
             settings.control,
             listening=control_sockets[0] if control_sockets else None,
@@ -148,8 +150,8 @@ class Daemon:
             backlog=self._shares.backlog,
         )
         await stack.enter_async_context(core)
-        await control.start()
-        stack.push_async_callback(control.stop)
+        await self._control.start()
+        stack.push_async_callback(self._control.stop)
         stack.callback(self._instruments.events.close)
         self._intake = StoreIntake(
             core.store,
@@ -168,11 +170,12 @@ class Daemon:
                     campaigns=campaigns,
                     intake=self._intake,
                     # Half of its time for waiting leaves the other half for attempts.
-                    max_hold=int(settings.delivery.expire_after / 2),
+                    longest_hold=lambda: int(self._settings.delivery.expire_after / 2),
                 )
                 for listener in settings.listener
             ]
         )
+        self._instruments.inbound_connections = lambda: listeners.connections
         await listeners.start(sockets.get("smtp", ()))
         stack.push_async_callback(listeners.stop, _EDGE_GRACE)
         stack.callback(self._intake.close)
@@ -246,50 +249,18 @@ class Daemon:
 
     def _reload(self) -> ReloadReport:
         """Read the file again and apply what can be applied. Raises ConfigError; then nothing was changed."""
-        new, _shares = fit(load_settings(self._path), self._descriptors)
-        changed = set(_differences(self._settings, new))
-        later = sorted(key for key in changed if key.startswith(AT_START))
-        applied = sorted(changed.difference(later))
-        old = self._settings
-        # What is read at the start stays what it was, so that it is told again at each reload until the restart.
-        self._settings = new.model_copy(
-            update={
-                **{section: getattr(old, section) for section in ("node", "control", "metrics", "listener")},
-                "store": new.store.model_copy(update={"path": old.store.path, "reserve": old.store.reserve}),
-                "campaign": new.campaign.model_copy(update={"headers": old.campaign.headers}),
-            }
-        )
-        self._core.change(self._settings)
-        self._intake.after_halt = new.campaign.after_halt
-        self._instruments.change(new.log)
-        return ReloadReport(applied=tuple(applied), needs_restart=tuple(later))
-
-
-# What is read at the start only; the rest is applied by a reload.
-AT_START = (
-    "node.",
-    "store.path",
-    "store.reserve",
-    "control.",
-    "metrics.",
-    "listener",
-    "campaign.headers",
-)
-
-
-def _differences(old: Settings, new: Settings) -> list[str]:
-    """Give the keys, as section.key, whose values differ."""
-    found = []
-    for section in type(old).model_fields:
-        before, after = getattr(old, section), getattr(new, section)
-        if before == after:
-            continue
-        keys = type(before).model_fields if hasattr(type(before), "model_fields") else None
-        if keys is None:
-            found.append(section)
-        else:
-            found.extend(f"{section}.{key}" for key in keys if getattr(before, key) != getattr(after, key))
-    return found
+        try:
+            plan = plan_reload(self._path, self._settings, fit(load_settings(self._path), self._descriptors)[0])
+        except ConfigError:
+            self._instruments.note_reload(None)
+            raise
+        self._settings = plan.settings
+        self._core.change(plan.settings)
+        self._control.change(plan.settings.control)
+        self._intake.after_halt = plan.settings.campaign.after_halt
+        self._instruments.change(plan.settings.log)
+        self._instruments.note_reload(len(plan.needs_restart))
+        return ReloadReport(applied=plan.applied, needs_restart=plan.needs_restart)
 
 
 def _tell_recovery(store: QueueStore) -> None:

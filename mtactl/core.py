@@ -65,10 +65,11 @@ class Core:
         recovery = self.store.recovery
         for record in recovery.campaigns:
             self.ledger.restore(record.name, _account(record))
-            if record.halt is not None:
-                self.halter.restore(record.halt)
-            elif record.held:
+            if record.held and record.halt is None:
                 self.gate.move(record.name, CampaignEvent.HOLD)
+        halts = [record.halt for record in recovery.campaigns if record.halt is not None]
+        for halt in sorted(halts, key=lambda halt: halt.requested_at):
+            self.halter.restore(halt)
         for lane in recovery.ready_lanes:
             self.lanes.lane(lane).backlog = True
 
@@ -120,6 +121,7 @@ class Core:
         """Apply other settings."""
         self.settings = settings
         self.dispatcher.change(settings)
+        self.upkeep.change()
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 

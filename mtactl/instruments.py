@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import islice
 
 import structlog
 
@@ -34,6 +35,7 @@ _COUNTED = (
     "delivered_after_stop",
     "refused",
     "discarded",
+    "begun_after_stop",
 )
 
 
@@ -52,6 +54,10 @@ class Instruments:
         self._problems = problems
         self._ready = ready
         self._core: Core | None = None
+        self.inbound_connections: Callable[[], int] = lambda: 0
+        self.store_failed: Callable[[], bool] = lambda: False
+        self._reload_failed = False
+        self._awaiting_restart = 0
         self.events = EventBus()
         self.metrics = Metrics(self._snapshot, version=version("mtactl"))
         self._outcomes = OutcomeLog(writer, self.events, form=settings.log.format, level=settings.log.level)
@@ -69,6 +75,12 @@ class Instruments:
         """Log in another form or at another level."""
         configure_log(self._writer, form=settings.format, level=settings.level)
         self._outcomes.change(form=settings.format, level=settings.level)
+
+    def note_reload(self, awaiting_restart: int | None) -> None:
+        """Note that the file was read again, and how many of its changes wait for a restart (None: it was bad)."""
+        self._reload_failed = awaiting_restart is None
+        if awaiting_restart is not None:
+            self._awaiting_restart = awaiting_restart
 
     def server(self, *, most: int, backlog: int) -> MonitoringServer:
         """Give the HTTP server for /metrics, /healthz and /readyz, for so many connections."""
@@ -123,17 +135,34 @@ class Instruments:
         if core is None:
             return Snapshot()
         total = core.ledger.total
-        halts = core.halter.halts
-        kinds = [halt.kind for halt in halts.values()]
-        latest = sorted(halts.values(), key=lambda halt: halt.requested_at)[-LATEST_HALTS:]
+        halter = core.halter
+        latest = tuple(islice(reversed(halter.halts.values()), LATEST_HALTS))[::-1]
         return Snapshot(
             totals={**{name: getattr(total, name) for name in _COUNTED}, "deferred": total.deferrals},
             queue=core.queue_states(),
-            in_flight_recipients=total.in_flight,
-            in_flight_transactions=core.dispatcher.transactions,
-            outbound_connections=core.dispatcher.connections,
-            halts={kind: kinds.count(kind) for kind in ("stop", "cancel")},
-            after_stop={halt.campaign: core.ledger.account(halt.campaign).delivered_after_stop for halt in latest},
-            store_free_bytes=core.store.free_bytes(),
+            gauges={
+                "in_flight_recipients": total.in_flight,
+                "in_flight_transactions": core.dispatcher.transactions,
+                "outbound_connections": core.dispatcher.connections,
+                "inbound_connections": self.inbound_connections(),
+                "lanes": len(core.lanes),
+                "lanes_in_backoff": core.lanes.in_backoff(),
+                "halts_in_progress": len(halter.in_progress),
+                "halt_in_progress_age_seconds": halter.oldest_age(),
+                "ready": not self._reasons(),
+                "store_failed": self.store_failed(),
+                "store_free_bytes": core.store.free_bytes(),
+                "store_size_bytes": core.store.size_bytes(),
+                "config_last_reload_successful": not self._reload_failed,
+                "config_keys_awaiting_restart": self._awaiting_restart,
+            },
+            halts=halter.kinds,
+            after_stop={
+                halt.campaign: (
+                    halt.in_flight_at_stop,
+                    core.ledger.account(halt.campaign).delivered_after_stop,
+                )
+                for halt in latest
+            },
             log_lines_left_out=self._writer.left_out,
         )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 
 __all__ = [
+    "FORMS",
     "LONGEST_DURATION",
     "is_host",
     "parse_duration",
@@ -44,6 +46,33 @@ _BARE_NUMBER = re.compile(_NUMBER, re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _FTEXT = re.compile(r"[\x21-\x39\x3b-\x7e]+")  # RFC 5322 §3.6.8: printable, no colon
+
+
+def _any_case(words: Iterable[str]) -> str:
+    return "|".join("".join(f"[{letter}{letter.upper()}]" for letter in word) for word in words)
+
+
+_HOST = rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*"
+_IPV4 = r"(?:\d{1,3}\.){3}\d{1,3}"
+_IPV6 = r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[^\]/\s]+)?"
+_PORT = r"0*(?:[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+_LOW_LABEL = _LABEL.pattern.replace("A-Z", "")
+
+# What the functions below take, as a regular expression for the JSON schema (ECMA 262), which may take somewhat more:
+# these are to help while someone writes; the functions decide.
+FORMS = {
+    "duration": rf"^\s*{_DURATION.pattern}$",
+    "size": rf"^\s*{_NUMBER}\s*(?:[kKMGT]i?)?B\s*$",
+    "rate": rf"^\s*(?:{_any_case(['none'])}|{_NUMBER}\s*/\s*(?:{_any_case(sorted(_PER))}))\s*$",
+    "mode": r"^\s*0?[67][0-7]{2}\s*$",
+    "host": rf"^(?:{_HOST}|{_IPV6})$",
+    "host_port": rf"^\s*(?:\[{_IPV6}\]|{_HOST}):{_PORT}\s*$",
+    "listen": rf"^\s*(?:\[{_IPV6}\]|{_HOST}|\*)?:(?:{_PORT}|0+)\s*$",
+    "nameserver": rf"^\s*(?:{_IPV4}(?::{_PORT})?|{_IPV6}|\[{_IPV6}\]:{_PORT})\s*$",
+    "network": rf"^\s*(?:{_IPV4}(?:/[\d.]+)?|{_IPV6}(?:/\d{{1,3}})?)\s*$",
+    "header": r"^[!-9;-~]{1,77}$",
+    "lane": rf"^(?:\*|(?:\*\.)?{_LOW_LABEL}(?:\.{_LOW_LABEL})*|\[(?:ipv6:)?[0-9a-f:.]+(?:%[^\]]+)?\])$",
+}
 
 
 def parse_duration(text: str) -> float:
@@ -103,11 +132,16 @@ def parse_rate(text: str) -> float | None:
 
 def is_host(host: str) -> bool:
     """Tell whether the text is a host name in ASCII (RFC 1123 §2.1) or an address, without brackets."""
+    labels = host.split(".")
+    is_name = len(host) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    return is_name or _is_address(host)
+
+
+def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        labels = host.split(".")
-        return len(host) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+        return False
     return True
 
 
@@ -206,7 +240,11 @@ def parse_lane_pattern(text: str) -> str:
         except ValueError:
             raise ValueError(f'"{text}" is not an address literal (RFC 5321 §4.1.3)') from None
         return text
-    domain = text.removeprefix("*.")
+    _check_lane_domain(text, text.removeprefix("*."))
+    return text
+
+
+def _check_lane_domain(text: str, domain: str) -> None:
     if "*" in domain:
         raise ValueError(
             f'"{text}": the star stands alone or first, before a dot: "*" or "*.{domain.strip("*.") or "com"}"'
@@ -215,6 +253,8 @@ def parse_lane_pattern(text: str) -> str:
         raise ValueError(f'"{text}" ends in a dot: write "{text[:-1]}"')
     if "@" in domain:
         raise ValueError(f'"{text}" is a mail address: a lane is named by the domain, "{domain.rpartition("@")[2]}"')
+    if _is_address(domain):
+        literal = f"[ipv6:{domain}]" if ":" in domain else f"[{domain}]"
+        raise ValueError(f'"{text}" is an address: the lane of mail to an address literal is named "{literal}"')
     if not is_host(domain):
         raise ValueError(f'"{text}" is not "*", "*.suffix" or a domain name')
-    return text

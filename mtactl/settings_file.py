@@ -6,6 +6,8 @@ text is walked once more when there is something to complain about.
 
 from __future__ import annotations
 
+import ast
+import codecs
 import difflib
 import re
 import tomllib
@@ -19,11 +21,14 @@ from pydantic_core import ErrorDetails
 
 from mtactl.errors import ConfigError
 from mtactl.settings_types import FROM_FILE, describe
-from mtactl.toml_lines import KeyPath, find_lines
+from mtactl.toml_lines import KeyPath, find_lines, find_repetition
 
 __all__ = ["Contradiction", "read_settings", "show_key"]
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+_LARGEST = 16 << 20  # bytes
+_BOMS_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -75,16 +80,31 @@ def read_settings(
             for problem in found.values():
                 # What is wrong is taken out, so that what contradicts itself in the rest is told at once as well.
                 bad.add(_prune(data, problem.key))
-    for contradiction in contradictions(settings):
-        if not any(_touches(key, one) for key in contradiction.keys for one in bad):
-            problems.append(_Problem(contradiction.keys[0], contradiction.why))
-    if not problems:
+    contradicting = [
+        contradiction
+        for contradiction in contradictions(settings)
+        if not any(_touches(key, one) for key in contradiction.keys for one in bad)
+    ]
+    if not problems and not contradicting:
         return settings
     lines = find_lines(text)
+    for contradiction in contradicting:
+        # The key to blame is one that the file sets: the other one's default was there before.
+        key = next((key for key in contradiction.keys if key in lines), contradiction.keys[0])
+        problems.append(_Problem(key, contradiction.why))
     placed = sorted(((_line(lines, problem.key), problem) for problem in problems), key=lambda pair: pair[0])
-    raise ConfigError(
-        [f"{path}{f':{line}' if line else ''}: {show_key(problem.key)}: {problem.what}" for line, problem in placed]
+    raise _bad(
+        *(f"{path}{f':{line}' if line else ''}: {show_key(problem.key)}: {problem.what}" for line, problem in placed)
     )
+
+
+def _bad(*problems: str) -> ConfigError:
+    """Make the error; what the file says is shown as text, whatever it would do to a terminal or a log."""
+    return ConfigError(["".join(map(_printable, problem)) for problem in problems])
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def show_key(key: KeyPath) -> str:
@@ -101,38 +121,70 @@ def show_key(key: KeyPath) -> str:
 
 def _read(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST + 1)
     except OSError as error:
-        raise ConfigError([f"{path}: can't be read: {error.strerror or error}"]) from error
+        raise _bad(f"{path}: can't be read: {error.strerror or error}") from error
+    if len(raw) > _LARGEST:
+        raise _bad(f"{path}: larger than {_LARGEST >> 20} MiB: not a configuration file")
+    if raw.startswith(codecs.BOM_UTF8):
+        raise _bad(f"{path}:1: begins with a byte order mark, which is not TOML: save it as UTF-8 without one")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            [f"{path}:{line}: not UTF-8 (TOML is always UTF-8): byte 0x{raw[error.start]:02x}"]
-        ) from error
+        advice = "; it looks like UTF-16: save it as UTF-8" if raw.startswith(_BOMS_UTF16) else ""
+        raise _bad(f"{path}:{line}: not UTF-8 (TOML is always UTF-8): byte 0x{raw[error.start]:02x}{advice}") from error
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        what = str(error)
-        found = re.search(r" \(at line (\d+), column (\d+)\)$", what)
-        if found is None:
-            last = text.rstrip("\n").count("\n") + 1
-            raise ConfigError(
-                [f"{path}:{last}: not TOML: {what.removesuffix(' (at end of document)')} at the end"]
-            ) from error
-        line = text.split("\n")[int(found[1]) - 1].strip()
-        advice = ""
-        if re.match(r"\[\[?\s*lane\.[^\"'\]]*\*", line):
-            advice = '; quote the pattern: [lane."*"]'
-        raise ConfigError(
-            [f"{path}:{found[1]}: not TOML: {what[: found.start()]}, at column {found[2]} of: {line[:100]}{advice}"]
-        ) from error
+        raise _bad(f"{path}:{_explain_syntax(text, str(error))}") from error
     except RecursionError as error:
-        raise ConfigError([f"{path}: not usable: brackets are nested too deeply"]) from error
+        raise _bad(f"{path}: not usable: brackets are nested too deeply") from error
+    except ValueError as error:  # of int(): Python reads no number of thousands of digits
+        raise _bad(f"{path}: not usable: a number with too many digits") from error
+
+
+def _explain_syntax(text: str, what: str) -> str:
+    """Say where and why a text is not TOML, from tomllib's words for it."""
+    lines = text.rstrip("\n").split("\n")
+    found = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", what)
+    number = int(found[1]) if found is not None and found[1] else len(lines)
+    repetition = find_repetition("\n".join(lines[:number])) if what.startswith("Cannot ") else None
+    if repetition is not None:
+        key, first = repetition
+        return f"{number}: {show_key(key)}: stands twice; the first time on line {first}"
+    what = _readable(what if found is None else what[: found.start()])
+    if found is None or not found[1]:
+        return f"{number}: not TOML: {what} at the end"
+    line = lines[number - 1].strip() if number <= len(lines) else ""
+    return f"{number}: not TOML: {what}, at column {found[2]} of: {line[:100]}{_advise(line)}"
+
+
+def _readable(what: str) -> str:
+    """Write a key in tomllib's words, `('lane', '*')`, as TOML would."""
+    found = re.search(r"\(['\"].*\)", what)
+    if found is None:
+        return what
+    try:
+        return what.replace(found[0], show_key(ast.literal_eval(found[0])))
+    except (SyntaxError, ValueError):
+        return what
+
+
+def _advise(line: str) -> str:
+    """Say what was probably meant by a line that is no TOML."""
+    if re.match(r"\[\[?\s*lane\.[^\"'\]]*\*", line):
+        return '; quote the pattern: [lane."*"]'
+    number = re.search(r"=\s*(0[0-9]+)\s*(?:#.*)?$", line)
+    if number is not None:
+        return f'; no number begins with 0: write "{number[1]}" with quotes'
+    if re.match(r"[A-Za-z0-9_-]+\s*:", line):
+        return "; between a key and its value stands ="
+    return ""
 
 
 def _explain(schema: type[BaseModel], details: ErrorDetails) -> _Problem:
@@ -146,7 +198,8 @@ def _explain(schema: type[BaseModel], details: ErrorDetails) -> _Problem:
             return _Problem(key, str(context["error"]))
         case "literal_error":
             choices = [field_choice.strip("'") for field_choice in re.findall(r"'[^']*'", context["expected"])]
-            return _Problem(key, f"{describe(value)} is none of {_listed(choices)}{_guess(value, choices)}")
+            guess = _guess(value, choices) if isinstance(value, str) else ""
+            return _Problem(key, f"{describe(value)} is none of {_listed(choices)}{guess}")
         case "bool_type":
             return _Problem(key, f"{describe(value)} where true or false belongs, without quotes")
         case "tuple_type":
@@ -155,6 +208,8 @@ def _explain(schema: type[BaseModel], details: ErrorDetails) -> _Problem:
             return _Problem(key, f"{describe(value)} where a list belongs: put it in brackets, [ … ]")
         case "model_type" | "dict_type":
             if isinstance(value, list) and value and isinstance(value[0], dict):
+                if key == ("lane",):
+                    return _Problem(key, 'a lane is named in its own header: write [lane."example.com"]')
                 return _Problem(key, f"there is only one such table: write [{show_key(key)}] with single brackets")
             return _Problem(key, f"{describe(value)} where a table belongs{_misplaced(schema, key)}")
     return _Problem(key, details["msg"])
@@ -180,8 +235,9 @@ def _unknown(schema: type[BaseModel], key: KeyPath, value: object) -> str:
 
 def _misplaced(schema: type[BaseModel], key: KeyPath) -> str:
     """Give a hint where a key stands beside the tables that it belongs in: `lane.rate` for `lane."*".rate`."""
-    if len(key) == 2 and key[0] == "lane" and key[1] in _table_at(schema, key).model_fields:
-        return f': limits belong in a table for some lanes, such as [lane."*"], with {key[1]} below it'
+    if len(key) == 2 and key[0] == "lane":
+        what = key[1] if key[1] in _table_at(schema, key).model_fields else "its keys"
+        return f': limits belong in a table for some lanes, such as [lane."*"], with {what} below it'
     return ""
 
 
@@ -240,8 +296,8 @@ def _touches(one: KeyPath, other: KeyPath) -> bool:
 
 
 def _line(lines: Mapping[KeyPath, int], key: KeyPath) -> int:
-    """Give the line of a key, or of the nearest table around it; 0 where the file says nothing of it."""
+    """Give the line of a key, or of the nearest table around it or in it; 0 where the file says nothing of it."""
     for end in range(len(key), 0, -1):
         if key[:end] in lines:
             return lines[key[:end]]
-    return 0
+    return min((line for inner, line in lines.items() if inner[: len(key)] == key), default=0)

@@ -1,7 +1,7 @@
 """On which line of a TOML text each key and each list item stands.
 
-tomllib gives values without their places. This walks a text that tomllib has accepted already, so it needs to know
-only where things end, not whether they are right.
+tomllib gives values without their places. This walks a text that tomllib has accepted already (at least up to its last
+line), so it needs to know only where things end, not whether they are right.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tomllib
 from bisect import bisect_left
 from typing import TypeAlias
 
-__all__ = ["KeyPath", "find_lines"]
+__all__ = ["KeyPath", "find_lines", "find_repetition"]
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
@@ -33,6 +33,13 @@ def find_lines(text: str) -> dict[KeyPath, int]:
     return _Walk(text.replace("\r\n", "\n")).document()
 
 
+def find_repetition(text: str) -> tuple[KeyPath, int] | None:
+    """Give the key or table that stands a second time, and where it stood first; None when nothing does."""
+    walk = _Walk(text.replace("\r\n", "\n"))
+    walk.document()
+    return walk.repetition
+
+
 class _Walk:
     def __init__(self, text: str) -> None:
         self._text = text
@@ -40,6 +47,8 @@ class _Walk:
         self._ends = [found.start() for found in re.finditer("\n", text)]
         self._lines: dict[KeyPath, int] = {}
         self._items: dict[KeyPath, int] = {}  # how many times [[…]] stood so far
+        self._given: dict[KeyPath, int] = {}  # where each table's header and each key's value stands
+        self.repetition: tuple[KeyPath, int] | None = None
 
     def document(self) -> dict[KeyPath, int]:
         table: KeyPath = ()
@@ -53,6 +62,7 @@ class _Walk:
             elif self._take("["):
                 table = self._resolve(self._key())
                 self._note(table)
+                self._give(table)
                 self._take("]")
             else:
                 self._pair(table)
@@ -80,6 +90,7 @@ class _Walk:
         for part in self._key():
             path = (*path, part)
             self._lines.setdefault(path, line)
+        self._give(path)
         self._take("=")
         self._value(path)
 
@@ -131,8 +142,13 @@ class _Walk:
         self._at += len(what)
         return True
 
+    def _give(self, path: KeyPath) -> None:
+        first = self._given.setdefault(path, self._at)
+        if first != self._at and self.repetition is None:
+            self.repetition = path, self._line(first)
+
     def _note(self, path: KeyPath) -> None:
         self._lines.setdefault(path, self._line())
 
-    def _line(self) -> int:
-        return bisect_left(self._ends, self._at) + 1
+    def _line(self, at: int | None = None) -> int:
+        return bisect_left(self._ends, self._at if at is None else at) + 1

@@ -40,6 +40,11 @@ class Room:
         """Give the bytes that are free for mail: less what of the reserve is not on disk."""
         return max(0, self._available() - max(0, self._reserve - self._kept))
 
+    def size(self) -> int:
+        """Give the bytes of the whole file system."""
+        figures = os.statvfs(self._folder)
+        return figures.f_blocks * figures.f_frsize
+
     def exhausted(self) -> bool:
         """Whether the file system has next to nothing left."""
         return self._available() < _EXHAUSTED

@@ -281,6 +281,10 @@ class QueueStore:
             told.append("the index is damaged; the next start makes it anew from what is sound of it: restart soon")
         return told
 
+    def size_bytes(self) -> int:
+        """Bytes of the store's whole file system."""
+        return self._opened.room.size()
+
     def prune(self, before: int, *, limit: int = 2_000) -> asyncio.Future[bool]:
         """Forget outcomes (not counts, not halts) older than `before`; gives whether there is more to forget."""
         return self._walk(lambda index: index_drops.prune(index, before, limit))

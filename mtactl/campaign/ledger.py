@@ -29,6 +29,8 @@ class Account:
     """The counts of one campaign, in recipients. `deferred` and `scheduled` are parts of `queued`.
 
     `began` says that a transaction of it has begun on this node. `deferrals` counts temporary failures since the start.
+    `closed` says that its gate has closed; `begun_after_stop` counts what began all the same, which nothing may: the
+    gate is not asked here, so this is the check on those who ask it.
     """
 
     accepted: int = 0
@@ -45,7 +47,9 @@ class Account:
     refused: int = 0
     discarded: int = 0
     deferrals: int = 0
+    begun_after_stop: int = 0
     began: bool = False
+    closed: bool = False
 
     @property
     def balanced(self) -> bool:
@@ -89,8 +93,12 @@ class Ledger:
             raise ValueError(f"campaign {campaign!r}: the books do not balance: {account}")
         self._accounts[campaign] = account
         for name in Account.__slots__:
-            if name != "began":
+            if name not in {"began", "closed"}:
                 setattr(self.total, name, getattr(self.total, name) + getattr(account, name))
+
+    def close(self, campaign: str) -> None:
+        """Note that the gate of a campaign has closed: nothing of it may begin any more."""
+        self.account(campaign).closed = True
 
     def accept(self, campaign: str, recipients: int, *, scheduled: int = 0) -> None:
         """Enter recipients that became durable in the queue."""
@@ -107,6 +115,9 @@ class Ledger:
         for account in (own, self.total):
             account.queued -= recipients
             account.in_flight += recipients
+        if own.closed:
+            own.begun_after_stop += recipients
+            self.total.begun_after_stop += recipients
 
     def finish(self, campaign: str, final: Final, *, after_stop: bool, in_flight: bool = True) -> None:
         """Move one recipient to a final state, from in flight or (`in_flight` false) from the queue."""

@@ -70,6 +70,12 @@ class Listener:
                 path.unlink(missing_ok=True)
             raise ControlSocketError(path, _why(error)) from error
 
+    def change(self, groups: Sequence[str]) -> None:
+        """Give the socket's file, if it is ours, the first of the groups that exists."""
+        if self._path is not None and self._inode == _inode(self._path):
+            with contextlib.suppress(FileNotFoundError):
+                _give_to_group(self._path, groups)
+
     def remove(self) -> None:
         """Take the name out of the file system, unless another daemon has put its own there by now."""
         if self._path is not None and self._inode == _inode(self._path):

@@ -100,6 +100,12 @@ class ControlServer:
         )
         log.info("control_listening", path=str(self._listener.socket.getsockname()))
 
+    def change(self, settings: ControlSettings) -> None:
+        """Serve other operators and observers from the next request on; of the socket only the group changes."""
+        self._doorkeeper = Doorkeeper(operators=settings.operators, observers=settings.observers)
+        if self._listener is not None:
+            self._listener.change(settings.operators)
+
     async def stop(self) -> None:
         """Stop listening, end the streams, give commands under way a few seconds, remove the socket's file."""
         if self._accepting is None or self._web is None or self._listener is None:

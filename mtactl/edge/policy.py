@@ -40,13 +40,13 @@ class TokenSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerPolicy:
-    """One listener's rules. `max_hold` is the longest FUTURERELEASE in seconds; `now` gives µs since the epoch."""
+    """One listener's rules. `longest_hold` gives the longest FUTURERELEASE in seconds; `now` µs since the epoch."""
 
     hostname: str
     settings: ListenerSettings
     campaigns: CampaignHeaders
     intake: Intake
-    max_hold: int = 30 * DAY
+    longest_hold: Callable[[], int] = lambda: 30 * DAY
     max_errors: int = 20  # refused commands in a session, since the last message that was taken
     now: Callable[[], int] = wall_clock
     budget: MemoryBudget = field(init=False)
@@ -62,9 +62,15 @@ class ListenerPolicy:
         object.__setattr__(self, "too_large", too_large)
         object.__setattr__(self, "budget", MemoryBudget(self.settings.max_memory))
 
+    @property
+    def max_hold(self) -> int:
+        """The longest FUTURERELEASE in seconds, by the present configuration."""
+        return self.longest_hold()
+
     def keywords(self) -> Sequence[str]:
         """Give the extensions that EHLO offers (CONTRACT.md §7)."""
-        latest = datetime.fromtimestamp(self.now() // 1_000_000 + self.max_hold, UTC)
+        longest = self.max_hold
+        latest = datetime.fromtimestamp(self.now() // 1_000_000 + longest, UTC)
         return (
             "PIPELINING",
             f"SIZE {self.settings.max_message_size}",
@@ -73,7 +79,7 @@ class ListenerPolicy:
             "ENHANCEDSTATUSCODES",
             "CHUNKING",
             "DSN",
-            f"FUTURERELEASE {self.max_hold} {latest:%Y-%m-%dT%H:%M:%SZ}",
+            f"FUTURERELEASE {longest} {latest:%Y-%m-%dT%H:%M:%SZ}",
         )
 
     def may_relay(self, client: str) -> bool:

@@ -41,6 +41,24 @@ _TOTALS = {
     "delivered_after_stop": "Deliveries whose transaction was in flight when the campaign's gate closed.",
     "refused": "Recipients refused at injection because their campaign is halted.",
     "discarded": "Recipients taken and thrown away at injection because their campaign is halted.",
+    "begun_after_stop": "Recipients whose transaction began after their campaign's gate had closed: a leak, always 0.",
+}
+
+_GAUGES = {
+    "in_flight_recipients": "Recipients in flight.",
+    "in_flight_transactions": "SMTP transactions in flight.",
+    "outbound_connections": "Connections to peers, open or opening.",
+    "inbound_connections": "Connections of clients that inject.",
+    "lanes": "Destinations in memory: those that have mail, or had some in the last ten minutes.",
+    "lanes_in_backoff": "Destinations that are left alone for now because they were out of reach.",
+    "halts_in_progress": "Halts whose gate is closed and that are not completed.",
+    "halt_in_progress_age_seconds": "Age of the oldest halt that is not completed; 0 when there is none.",
+    "ready": "Whether mail is taken, as /readyz says: 1 or 0.",
+    "store_failed": "Whether the store has failed and takes no more writes until a restart: 1 or 0.",
+    "store_free_bytes": "Bytes free for mail beside the reserve.",
+    "store_size_bytes": "Bytes of the file system that holds the store.",
+    "config_last_reload_successful": "Whether the file was good when the configuration was read last: 1 or 0.",
+    "config_keys_awaiting_restart": "Keys that had changed at the last reload and are read at the start only.",
 }
 
 _omit_created: Callable[[], None] = disable_created_metrics  # the library left this function without types
@@ -55,19 +73,16 @@ _BATCH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 class Snapshot:
     """The state of the node at one instant. What is left out of a mapping counts as 0.
 
-    `totals` has recipients by the names accepted, delivered, bounced, expired, dropped, unknown, deferred,
-    delivered_after_stop, refused, discarded; `queue` recipients by `QUEUE_STATES`; `halts` halts by kind ("stop",
-    "cancel"); `after_stop` deliveries after the stop by campaign, of the latest halts in order of time.
+    `totals` has recipients by the names of `mtactl_recipients_*_total`; `queue` recipients by `QUEUE_STATES`; `gauges`
+    the plain gauges by name; `halts` halts by kind ("stop", "cancel"); `after_stop` (in flight at the stop, delivered
+    after it) by campaign, of the latest halts in order of time.
     """
 
     totals: Mapping[str, int] = field(default_factory=dict)
     queue: Mapping[str, int] = field(default_factory=dict)
-    in_flight_recipients: int = 0
-    in_flight_transactions: int = 0
-    outbound_connections: int = 0
+    gauges: Mapping[str, float] = field(default_factory=dict)
     halts: Mapping[str, int] = field(default_factory=dict)
-    after_stop: Mapping[str, int] = field(default_factory=dict)
-    store_free_bytes: int = 0
+    after_stop: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     log_lines_left_out: int = 0
 
 
@@ -177,21 +192,19 @@ class _SnapshotCollector(Collector):
         for state in QUEUE_STATES:
             queue.add_metric([state], snapshot.queue.get(state, 0))
         yield queue
-        yield _gauge("in_flight_recipients", "Recipients in flight.", snapshot.in_flight_recipients)
-        yield _gauge("in_flight_transactions", "SMTP transactions in flight.", snapshot.in_flight_transactions)
-        yield _gauge("outbound_connections", "Connections to peers, open or opening.", snapshot.outbound_connections)
-        yield _gauge("store_free_bytes", "Bytes free for mail beside the reserve.", snapshot.store_free_bytes)
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"mtactl_{name}", text, value=snapshot.gauges.get(name, 0))
         halts = CounterMetricFamily("mtactl_halts", "Halts on record, by kind.", labels=["kind"])
         for kind in ("stop", "cancel"):
             halts.add_metric([kind], snapshot.halts.get(kind, 0))
         yield halts
-        after_stop = GaugeMetricFamily(
-            "mtactl_campaign_delivered_after_stop",
-            f"Deliveries after the stop, of the latest {LATEST_HALTS} halts.",
-            labels=["campaign"],
-        )
+        in_flight_at_stop = _of_campaigns("in_flight_at_stop", "Recipients in flight when the gate closed")
+        after_stop = _of_campaigns("delivered_after_stop", "Deliveries after the stop")
         for campaign in list(snapshot.after_stop)[-LATEST_HALTS:]:
-            after_stop.add_metric([campaign], snapshot.after_stop[campaign])
+            in_flight, delivered = snapshot.after_stop[campaign]
+            in_flight_at_stop.add_metric([campaign], in_flight)
+            after_stop.add_metric([campaign], delivered)
+        yield in_flight_at_stop
         yield after_stop
         yield CounterMetricFamily(
             "mtactl_log_lines_left_out",
@@ -200,5 +213,7 @@ class _SnapshotCollector(Collector):
         )
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"mtactl_{name}", text, value=value)
+def _of_campaigns(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        f"mtactl_campaign_{name}", f"{text}, of the latest {LATEST_HALTS} halts.", labels=["campaign"]
+    )

@@ -80,7 +80,9 @@ class Halter:
         self._unfinished: list[Halt] = []
         self._group: asyncio.TaskGroup | None = None
         self._stopped = asyncio.Event()
-        self.halts: dict[str, Halt] = {}
+        self.halts: dict[str, Halt] = {}  # by campaign, in the order in which they came
+        self.kinds = {"stop": 0, "cancel": 0}  # how many there are
+        self.in_progress: dict[str, int] = {}  # when the gate closed (µs since the epoch), of those not completed
         self.on_recorded: Callable[[Halt, float], None] | None = None  # with the seconds that the answer took
         self.on_step: Callable[[Halt, HaltStep], None] | None = None
         self.on_completed: Callable[[Halt, float], None] | None = None
@@ -88,12 +90,22 @@ class Halter:
     def restore(self, record: HaltRecord) -> None:
         """Take a halt from the store at the start, before anything may begin: its gate closes now."""
         halt = halt_of(record)
-        self.halts[halt.campaign] = halt
+        self._enter(halt)
         self._gate.move(halt.campaign, CampaignEvent.HALT)
+        self._ledger.close(halt.campaign)
         if halt.completed_at is not None:
             self._gate.move(halt.campaign, CampaignEvent.COMPLETE)
         else:
+            self.in_progress[halt.campaign] = halt.requested_at
             self._unfinished.append(halt)
+
+    def _enter(self, halt: Halt) -> None:
+        self.halts[halt.campaign] = halt
+        self.kinds[halt.kind] += 1
+
+    def oldest_age(self) -> float:
+        """Give the seconds since the gate closed of the oldest halt that is not completed; 0.0 without one."""
+        return max(0, self._now() - min(self.in_progress.values())) / 1_000_000 if self.in_progress else 0.0
 
     async def run(self) -> None:
         """Run the background part of halts, first of those that a restart interrupted, until `stop`."""
@@ -128,9 +140,12 @@ class Halter:
         begun = time.monotonic()
         self._settler.flush()  # what was answered before the stop comes before it on record
         self._gate.move(campaign, CampaignEvent.HALT)
+        self._ledger.close(campaign)
+        closed_at = self._now()
+        self.in_progress.setdefault(campaign, closed_at)
         request = HaltRequest(
             campaign=campaign,
-            closed_at=self._now(),
+            closed_at=closed_at,
             in_flight=self._ledger.account(campaign).in_flight,
             reason=reason,
             requested_uid=uid,
@@ -148,7 +163,7 @@ class Halter:
             _log.error("halt not recorded; the gate stays closed until the daemon stops", campaign=campaign, why=error)
             return
         halt = halt_of(done.result())
-        self.halts[campaign] = halt
+        self._enter(halt)
         if self.on_recorded is not None:
             self.on_recorded(halt, time.monotonic() - begun)
         if self._group is not None and not self._stopped.is_set():
@@ -174,6 +189,7 @@ class Halter:
                 return
             await self._reach(halt, HaltStep.COMPLETED)
             self._gate.move(campaign, CampaignEvent.COMPLETE)
+            del self.in_progress[campaign]
             if self.on_completed is not None:
                 self.on_completed(halt, time.monotonic() - begun)
         except* StoreError as failed:

@@ -44,6 +44,7 @@ class Lanes:
         self._idle: dict[str, IdleConnections] = {}
         self._starved: OrderedDict[str, None] = OrderedDict()
         self._alarms: set[str] = set()  # lanes that a timer will pump
+        self._backing_off: set[str] = set()  # until a timer, or someone, ends it
         self._in_windows = 0
         self._open = False
         self.on_wanted: Callable[[Lane], bool] | None = None  # opens one connection more; False: none may be opened now
@@ -62,6 +63,10 @@ class Lanes:
             lane = self._lanes[name] = Lane(name, self._settings.lane_settings(name), time.monotonic())
             self._idle[name] = IdleConnections()
         return lane
+
+    def in_backoff(self) -> int:
+        """Give how many lanes back off now."""
+        return len(self._backing_off)
 
     def find(self, name: str) -> Lane | None:
         """Give a lane if it is in memory."""
@@ -249,6 +254,7 @@ class Lanes:
         if not lane.fail(time.monotonic(), self._now()):
             return
         _log.warning("lane backs off", lane=lane.name, reply=lane.last_reply, peer=peer, step=lane.backoff_step)
+        self._backing_off.add(lane.name)
         self.put_on_disk(lane, lane.window.drain())
         self._pump_later(lane, lane.backoff_until - time.monotonic())
         if self.on_backoff is not None:
@@ -257,6 +263,7 @@ class Lanes:
     def end_backoff(self, lane: Lane) -> None:
         """Let a lane try again at once."""
         lane.end_backoff()
+        self._backing_off.discard(lane.name)
         self.pump(lane)
 
     def _pump_later(self, lane: Lane, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -41,6 +42,12 @@ class Upkeep:
         self._now = now
         self._next_due: int | None = store.recovery.next_due
         self._sooner = asyncio.Event()
+        self._changed = {"expire": asyncio.Event(), "prune": asyncio.Event()}
+
+    def change(self) -> None:
+        """Note that the settings are other ones: look at once for what is too old by them."""
+        for changed in self._changed.values():
+            changed.set()
 
     def note_due(self, due: int) -> None:
         """Note that a recipient will be due then (µs since the epoch)."""
@@ -105,10 +112,18 @@ class Upkeep:
         while True:
             while not await self.expire_old():
                 pass
-            await asyncio.sleep(_EXPIRE_EVERY)
+            await self._pause("expire", _EXPIRE_EVERY)
 
     async def _prune(self) -> None:
         while True:
             before = self._now() - int(self._settings().store.keep_outcomes * _SECOND)
             more = await self._store.prune(before)
-            await asyncio.sleep(0.1 if more else _PRUNE_EVERY)
+            await self._pause("prune", 0.1 if more else _PRUNE_EVERY)
+
+    async def _pause(self, work: str, seconds: float) -> None:
+        """Wait so long, or until the settings are changed."""
+        changed = self._changed[work]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        changed.clear()

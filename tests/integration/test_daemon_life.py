@@ -184,7 +184,7 @@ async def test_reload_applies_what_it_can_and_says_the_rest(tmp_path):
             )
             status, report = node.call("POST", "/v1/reload")
             assert status == 200, report
-            assert set(report["applied"]) == {"lane", "campaign.after_halt", "delivery.retry"}
+            assert set(report["applied"]) == {'lane."*".rate', "campaign.after_halt", "delivery.retry"}
             assert set(report["needs_restart"]) == {"node.name", "store.path", "control.mode"}
             assert not other.exists()
             assert node.call("GET", "/v1/lanes")[1]["lanes"][0]["rate"] == 500

@@ -12,6 +12,7 @@ import pytest
 from tests.world.daemon import check_law, daemon, free_port, peer_world
 from tests.world.injector import Injector
 from tests.world.newsletter import Mail, short_mails
+from tests.world.operator import metrics
 
 RUNS = 10  # for each of pipelining on and off
 DOMAINS = (*("fast.example",) * 6, "limited.example", "dead.example", "connecting.example", "other.example")
@@ -69,6 +70,7 @@ async def test_nothing_begins_after_the_answer(tmp_path, pipelining):
                 stop.set()
                 await background
             check_law(node.status()["totals"])
+            assert metrics(node)["mtactl_recipients_begun_after_stop_total",] == 0
             assert node.stop() == 0
         assert node.fsck().returncode == 0, node.fsck().stdout
 

@@ -307,6 +307,13 @@ class CoreMachine(RuleBasedStateMachine):
             assert account.accepted == self.accepted[name]
         flying = sum(len(delivery.recipients) for delivery in self.relay.open.values())
         assert ledger.total.in_flight == flying
+        # What the alert on leaks looks at.
+        assert ledger.total.begun_after_stop == 0
+        for halt in self.core.halter.halts.values():
+            assert ledger.account(halt.campaign).delivered_after_stop <= halt.in_flight_at_stop
+        completed = {name for name, halt in self.core.halter.halts.items() if halt.completed_at is not None}
+        assert not completed & self.core.halter.in_progress.keys()
+        assert completed | self.core.halter.in_progress.keys() >= self.core.halter.halts.keys()
 
     @invariant()
     def the_outcomes_are_the_counts(self):

@@ -176,8 +176,10 @@ async def test_a_lane_in_back_off_holds_nothing_and_recovers(bench):
         await bench.wait(lambda: lane.backoff_until_wall is not None)
         assert lane.window.recipients == 0 and "refused" in lane.last_reply
         assert bench.account().queued == 3 and bench.account().deferrals == 0
+        await bench.wait(lambda: bench.core.lanes.in_backoff() == 1)
         bench.relay.dead.clear()
         await bench.wait(lambda: bench.relay.open)
+        assert bench.core.lanes.in_backoff() == 0
         next(iter(bench.relay.open)).answer(Ending.DELIVERED)
         await bench.wait(lambda: bench.account().delivered == 3)
 

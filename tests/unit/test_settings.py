@@ -1,11 +1,15 @@
 """The configuration: its defaults, its file, and what is said about files that can't be used."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from mtactl.errors import ConfigError
@@ -214,15 +218,48 @@ BAD_FILES = [
     ('[lane."*"]\nroute = ["smtp.example.com"]', ['2: lane."*".route[0]: "smtp.example.com" needs a port']),
     ('[lane."*"]\nroute = ["127.0.0.1:2525"]', ['2: lane."*".route[0]: this is the daemon\'s own listener']),
     ('[lane."Example.com"]', ['1: lane."Example.com": "Example.com" has capital letters']),
+    ('[lane."192.0.2.1"]', ['1: lane."192.0.2.1": "192.0.2.1" is an address: the lane of mail to an address literal']),
     ('[lane."*mail.com"]', ['1: lane."*mail.com": "*mail.com": the star stands alone']),
+    # lanes, which people write in many ways
+    ('[[lane]]\nname = "x.com"', ['1: lane: a lane is named in its own header: write [lane."example.com"]']),
+    (
+        '[[lane."x.com"]]\nrate = "5/s"',
+        ['1: lane."x.com": there is only one such table: write [lane."x.com"] with single'],
+    ),
+    ('[lane]\nname = "x.com"', ['2: lane.name: the text "x.com" where a table belongs: limits belong in a table']),
+    ('[lanes."*"]\nrate = "5/s"', ['1: lanes: no such key; did you mean "lane"?']),
+    ('[lane."*"]\nburst = 1\n\n[lane."*"]\nrate = "5/s"', ['4: lane."*": stands twice; the first time on line 1']),
+    ("[lane]\n'*' = 5", ['2: lane."*": the number 5 where a table belongs: limits belong']),
+    # arrays of tables
+    ('[[listener]]\n[[listener]]\nlisten = ":1"\nmax = 5', ["4: listener[1].max: no such key; there are listen"]),
+    ("listener = [{ max_recipients = 0 }]", ["1: listener[0].max_recipients: 0 can't be"]),
+    ("listener = [5]", ["1: listener[0]: the number 5 where a table belongs"]),
+    ("[[listeners]]", ['1: listeners: no such key; did you mean "listener"?']),
+    ("listener = []\n[[listener]]", ["2: not TOML: Cannot mutate immutable namespace listener, at"]),
+    # twice
+    ('[node]\nname = "x"\n[log]\n[node]', ["4: node: stands twice; the first time on line 1"]),
+    ('node.name = "x"\n[log]\n[node]', ["3: not TOML: Cannot declare node twice"]),
+    ('[delivery]\ntimeouts.data = "5s"\ntimeouts.data = "6s"', ["3: delivery.timeouts.data: stands twice; the first"]),
+    ('[[listener]]\nlisten = ":1"\n[[listener]]\nlisten = ":2"\nlisten = ":3"', ["5: listener[1].listen: stands"]),
+    # the one to blame of two is the one that is in the file
+    ('[dns]\n\nlifetime = "1s"', ["3: dns.lifetime: one query may take 5s, longer than the whole question"]),
+    ('[[listener]]\nmax_memory = "1KiB"', ["2: listener[0].max_memory: a message of max_message_size would need"]),
     # not TOML
     ("[node]\nname = x", ["2: not TOML: Invalid value, at column 8 of: name = x"]),
     ('[node]\nname = "x', ["2: not TOML: Unterminated string at the end"]),
-    ('[node]\nname = "x"\nname = "y"', ["3: not TOML: Cannot overwrite a value"]),
+    ('[node]\nname = "x"\nname = "y"', ["3: node.name: stands twice; the first time on line 2"]),
     (
         "[lane.*]\n",
         ["1: not TOML: Invalid initial character for a key part, at column 7 of: [lane.*]; quote the pattern"],
     ),
+    (
+        "[control]\nmode = 0660",
+        ["2: not TOML: Expected newline or end of document after a statement, at column 9 of: mode = 0660; no number"],
+    ),
+    ("node:\n  name: x", ["1: not TOML: Expected '=' after a key in a key/value pair, at column 5 of: node:; between"]),
+    ("a = " + "1" * 5000, [" not usable: a number with too many digits"]),
+    (b'\xef\xbb\xbf[node]\nname = "x"', ["1: begins with a byte order mark, which is not TOML"]),
+    ('[node]\nname = "x"'.encode("utf-16"), ["1: not UTF-8 (TOML is always UTF-8): byte 0xff; it looks like UTF-16"]),
     (b'[node]\nname = "\xff"', ["2: not UTF-8 (TOML is always UTF-8): byte 0xff"]),
 ]
 
@@ -272,15 +309,75 @@ def test_a_wrong_value_is_not_blamed_twice(problems):
     assert len(problems('[[listener]]\nlisten = "here"\n[lane."*"]\nroute = ["127.0.0.1:2525"]')) == 1
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    """A missing file must be told like a bad one, without a traceback."""
+def test_a_file_that_cannot_be_read(tmp_path):
+    """It must be told like a bad one, without a traceback, and without filling the memory."""
     with pytest.raises(ConfigError, match="can't be read: No such file or directory"):
         load_settings(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="can't be read: Is a directory"):
+        load_settings(tmp_path)
+    with pytest.raises(ConfigError, match="larger than 16 MiB: not a configuration file"):
+        load_settings(Path("/dev/zero"))
+
+
+def test_a_file_that_is_not_ours_to_read(tmp_path):
+    """The daemon's user is often forgotten when the file is made readable."""
+    path = tmp_path / "mtactl.toml"
+    path.write_text("")
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read every file
+    try:
+        with pytest.raises(ConfigError, match="can't be read: Permission denied"):
+            load_settings(path)
+    finally:
+        os.seteuid(user)
+
+
+def test_control_characters_are_shown(problems):
+    """What is wrong goes to a terminal and to the log: the file must not colour the one or break the other's lines."""
+    (found,) = problems('[node]\n"\\u001b[31m\\n" = 1')
+    assert '"\\x1b[31m\\n": no such key' in found
+    assert found.isprintable()
 
 
 def test_a_file_that_is_nested_too_deeply(problems):
     """A file made to break the reader must not end the daemon at a reload."""
     assert "nested too deeply" in problems("a = " + "[" * 100_000)[0]
+
+
+@given(st.data())
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+def test_no_edit_is_too_strange(tmp_path, data):
+    """A file that was cut, pasted and mistyped must be told as bad, at a line that it has, or be right."""
+    lines = DEFAULT_FILE.read_text().split("\n")
+    piece = st.sampled_from(
+        [*"\"'[]{}=#.,\\", '"""', "5", "x", "\n", "\r\n", "\x00", "é", '"*"', "[[", "]]", "= 1", "lane"]
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        here, there = (data.draw(st.integers(0, len(lines) - 1)) for _ in range(2))
+        match data.draw(st.sampled_from(["drop", "copy", "swap", "cut", "paste"])):
+            case "drop":
+                del lines[here]
+            case "copy":
+                lines.insert(there, lines[here])
+            case "swap":
+                lines[here], lines[there] = lines[there], lines[here]
+            case "cut":
+                at = data.draw(st.integers(0, len(lines[here])))
+                lines[here] = lines[here][:at] + lines[here][at + data.draw(st.integers(1, 8)) :]
+            case "paste":
+                at = data.draw(st.integers(0, len(lines[here])))
+                lines[here] = lines[here][:at] + data.draw(piece) + lines[here][at:]
+    path = tmp_path / "mtactl.toml"
+    path.write_bytes("\n".join(lines).encode())
+    try:
+        load_settings(path)
+    except ConfigError as error:
+        for problem in error.problems:
+            found = re.match(rf"{re.escape(str(path))}:(\d+): \S", problem)
+            assert found is not None, problem
+            assert 1 <= int(found[1]) <= path.read_bytes().count(b"\n") + 1, problem
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def make_policy(intake, *, max_hold=86_400, max_errors=20, now=None, **settings)
         settings=ListenerSettings(listen=("127.0.0.1", 0), **settings),
         campaigns=CampaignHeaders(HEADERS),
         intake=intake,
-        max_hold=max_hold,
+        longest_hold=lambda: max_hold,
         max_errors=max_errors,
         **({} if now is None else {"now": now}),
     )

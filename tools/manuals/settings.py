@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtactl.app import AT_START
+from mtactl.reload import AT_START
 from tools.manuals.roff import Page, bold, italic
 
 __all__ = ["Key", "Table", "read_file", "settings_page"]
@@ -116,7 +116,8 @@ def _items(table: Table) -> Iterator[tuple[str, str]]:
             yield f"{bold(key.name)} = {italic(key.value)}", key.told
         return
     for key in table.keys:
-        late = f"{table.path}.{key.name}".startswith(AT_START)
+        path = (*table.path.split("."), key.name)
+        late = any(path[: len(start)] == start for start in AT_START)
         mark = (" (an example)" if key.off else "") + (" *" if late else "")
         yield f"{bold(key.name)} = {italic(key.value)}{mark}", key.told
 

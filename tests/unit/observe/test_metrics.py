@@ -34,10 +34,29 @@ CONTRACT = {
     "mtactl_build_info",
 }
 
+# What the alert rules and the dashboard need beside them.
+FURTHER = {
+    "mtactl_recipients_begun_after_stop_total",
+    "mtactl_recipients_discarded_total",
+    "mtactl_campaign_in_flight_at_stop",
+    "mtactl_in_flight_recipients",
+    "mtactl_inbound_connections",
+    "mtactl_lanes",
+    "mtactl_lanes_in_backoff",
+    "mtactl_halts_in_progress",
+    "mtactl_halt_in_progress_age_seconds",
+    "mtactl_ready",
+    "mtactl_store_failed",
+    "mtactl_store_size_bytes",
+    "mtactl_config_last_reload_successful",
+    "mtactl_config_keys_awaiting_restart",
+    "mtactl_log_lines_left_out_total",
+}
+
 
 def make_metrics(snapshot=None):
     """Make metrics over a fixed snapshot."""
-    return Metrics(lambda: snapshot or Snapshot(after_stop={"c1": 2}), version="1.2.3")
+    return Metrics(lambda: snapshot or Snapshot(after_stop={"c1": (3, 2)}), version="1.2.3")
 
 
 def samples(metrics):
@@ -52,7 +71,7 @@ def samples(metrics):
 
 def test_the_contract_names():
     """Dashboards and alerts are written against these names; one that is missing alerts nobody."""
-    assert {name for name, *_labels in samples(make_metrics())} >= CONTRACT
+    assert {name for name, *_labels in samples(make_metrics())} >= CONTRACT | FURTHER
 
 
 def test_the_snapshot():
@@ -62,12 +81,16 @@ def test_the_snapshot():
             Snapshot(
                 totals={"accepted": 10, "delivered": 3, "refused": 7},
                 queue={"ready": 1, "held": 2},
-                in_flight_recipients=4,
-                in_flight_transactions=2,
-                outbound_connections=5,
+                gauges={
+                    "in_flight_recipients": 4,
+                    "in_flight_transactions": 2,
+                    "outbound_connections": 5,
+                    "lanes_in_backoff": 3,
+                    "ready": True,
+                    "store_free_bytes": 1 << 33,
+                },
                 halts={"stop": 1},
-                after_stop={"c/1": 6},
-                store_free_bytes=1 << 33,
+                after_stop={"c/1": (9, 6)},
                 log_lines_left_out=8,
             )
         )
@@ -84,6 +107,9 @@ def test_the_snapshot():
     assert found["mtactl_outbound_connections",] == 5
     assert found["mtactl_halts_total", ("kind", "stop")] == 1
     assert found["mtactl_halts_total", ("kind", "cancel")] == 0
+    assert found["mtactl_lanes_in_backoff",] == 3
+    assert (found["mtactl_ready",], found["mtactl_store_failed",]) == (1, 0)
+    assert found["mtactl_campaign_in_flight_at_stop", ("campaign", "c/1")] == 9
     assert found["mtactl_campaign_delivered_after_stop", ("campaign", "c/1")] == 6
     assert found["mtactl_store_free_bytes",] == 1 << 33
     assert found["mtactl_log_lines_left_out_total",] == 8
@@ -111,9 +137,10 @@ def test_histograms():
 
 def test_campaigns_are_bounded():
     """A series for each campaign there ever was would fill the Prometheus server; the latest halts must be there."""
-    found = samples(make_metrics(Snapshot(after_stop={f"c{number}": number for number in range(150)})))
-    names = [dict(labels)["campaign"] for name, *labels in found if name == "mtactl_campaign_delivered_after_stop"]
-    assert sorted(names) == sorted(f"c{number}" for number in range(50, 150))
+    found = samples(make_metrics(Snapshot(after_stop={f"c{number}": (number, number) for number in range(150)})))
+    for series in ("mtactl_campaign_delivered_after_stop", "mtactl_campaign_in_flight_at_stop"):
+        names = [dict(labels)["campaign"] for name, *labels in found if name == series]
+        assert sorted(names) == sorted(f"c{number}" for number in range(50, 150))
 
 
 def test_the_snapshot_is_taken_once_a_scrape():
@@ -152,5 +179,7 @@ def test_two_sets_of_metrics():
 def test_the_conventions():
     """promtool knows the conventions for names, units and help texts."""
     text = make_metrics().render()[0]
+    families = list(parse_text(text.decode()))
+    assert all(family.documentation.endswith(".") for family in families if family.name.startswith("mtactl_"))
     check = subprocess.run([shutil.which("promtool"), "check", "metrics"], input=text, capture_output=True)
     assert (check.returncode, check.stdout + check.stderr) == (0, b"")
