@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
 from mtactl.campaign.halt import Halt, HaltStep
 from mtactl.campaign.ledger import Account
+from mtactl.campaign.state import CampaignState
 from mtactl.control import types
+from mtactl.core import Core
 from mtactl.message import queue_id
 from mtactl.observe.log import timestamp
 from mtactl.schedule.lane import Lane, LaneState
 from queue_store.records import OutcomeRow, QueuedState, QueueRow
 
-__all__ = ["counts", "lane_row", "maybe_timestamp", "queue_recipient", "recipient_row", "steps", "stop_facts"]
+__all__ = [
+    "counts",
+    "lane_row",
+    "maybe_timestamp",
+    "queue_recipient",
+    "recipient_row",
+    "status_line",
+    "steps",
+    "stop_facts",
+]
 
 
 def maybe_timestamp(at: int | None) -> str | None:
@@ -116,3 +128,22 @@ def queue_recipient(row: QueueRow, *, in_flight: bool, held: bool) -> types.Queu
         due_at=maybe_timestamp(row.due) if row.state in (QueuedState.DEFERRED, QueuedState.SCHEDULED) else None,
         last_reply=reply,
     )
+
+
+def status_line(core: Core, problems: Sequence[str], now: float) -> str:
+    """Give the node in one line, for `systemctl status`: what is wrong first. `now` is of time.monotonic."""
+    total = core.ledger.total
+    states = core.gate.counts()
+    parts = [
+        *problems,
+        f"{total.queued:,} queued, {total.in_flight:,} in flight, {total.delivered:,} delivered",
+        *(
+            f"{states[state]:,} campaign{'s' * (states[state] > 1)} {state.value}"
+            for state in (CampaignState.HALTING, CampaignState.HELD)
+            if states[state]
+        ),
+    ]
+    resting = sum(lane.in_backoff(now) for lane in core.lanes)
+    if resting:
+        parts.append(f"{resting:,} destination{'s' * (resting > 1)} in back-off")
+    return "; ".join(parts)

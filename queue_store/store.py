@@ -259,6 +259,10 @@ class QueueStore:
         """Bytes that are free on the store's file system for mail: less the reserve where it is not on disk yet."""
         return self._opened.room.free()
 
+    def silence(self) -> float:
+        """Seconds since the committer last came round, idle or not. Many of them: the disk does not answer."""
+        return self._committer.silence()
+
     def prune(self, before: int, *, limit: int = 2_000) -> asyncio.Future[bool]:
         """Forget outcomes (not counts, not halts) older than `before`; gives whether there is more to forget."""
         return self._walk(lambda index: index_drops.prune(index, before, limit))

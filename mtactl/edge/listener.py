@@ -28,8 +28,8 @@ class Listeners:
     def __init__(self, policies: Sequence[ListenerPolicy]) -> None:
         self._listeners = [_Listener(policy) for policy in policies]
 
-    async def start(self, sockets: Sequence[socket.socket | None] = ()) -> None:
-        """Begin to listen; all or none. `sockets` are bound ones to use instead, in the listeners' order (None: bind).
+    async def start(self, sockets: Sequence[Sequence[socket.socket]] = ()) -> None:
+        """Begin to listen; all or none. `sockets` are bound ones to use instead, for each listener (empty: bind).
 
         Raises OSError.
         """
@@ -37,7 +37,7 @@ class Listeners:
         logging.getLogger("mail.log").setLevel(logging.ERROR)
         try:
             for number, listener in enumerate(self._listeners):
-                await listener.start(sockets[number] if number < len(sockets) else None)
+                await listener.start(sockets[number] if number < len(sockets) else ())
         except OSError:
             await self.stop(0.0)
             raise
@@ -78,41 +78,39 @@ class _Listener:
 
     def __init__(self, policy: ListenerPolicy) -> None:
         self._policy = policy
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._closed = False
         self.sessions: set[SMTPSession] = set()
 
-    async def start(self, bound: socket.socket | None) -> None:
+    async def start(self, bound: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
 
         def factory() -> SMTPSession:
             return SMTPSession(self._policy, loop, opened=self._open, closed=self.sessions.discard)
 
-        if bound is not None:
-            self._server = await loop.create_server(factory, sock=bound, backlog=BACKLOG)
-        else:
+        for each in bound:
+            self._servers.append(await loop.create_server(factory, sock=each, backlog=BACKLOG))
+        if not bound:
             host, port = self._policy.settings.listen
-            self._server = await loop.create_server(factory, host or None, port, backlog=BACKLOG)
+            self._servers.append(await loop.create_server(factory, host or None, port, backlog=BACKLOG))
         for host, port in self.addresses:
             _log.info("listening", address=host, port=port)
 
     def close(self) -> None:
         self._closed = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def wait_closed(self) -> None:
-        if self._server is not None:
-            # From Python 3.12 on it waits for the last client to take the last reply, which may be never.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSING):
-                    await self._server.wait_closed()
+        # From Python 3.12 on it waits for the last client to take the last reply, which may be never.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                for server in self._servers:
+                    await server.wait_closed()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        if self._server is None:
-            return []
-        names = [listening.getsockname() for listening in self._server.sockets]
+        names = [listening.getsockname() for server in self._servers for listening in server.sockets]
         return [(str(name[0]), int(name[1])) for name in names if isinstance(name, tuple)]
 
     def _open(self, session: SMTPSession) -> Reply | None:
