@@ -9,10 +9,9 @@ import errno
 import gc
 import resource
 import signal
-import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from mtactl.activation import Activated, share_out
 from mtactl.control.listener import ControlSocketError
 from mtactl.control.server import ControlServer
 from mtactl.control.types import ReloadReport
@@ -29,6 +29,7 @@ from mtactl.edge.intake import StoreIntake
 from mtactl.edge.listener import Listeners
 from mtactl.edge.policy import ListenerPolicy
 from mtactl.errors import ConfigError
+from mtactl.heartbeat import Heartbeat
 from mtactl.instruments import Instruments
 from mtactl.message.headers import CampaignHeaders
 from mtactl.node import LocalNode
@@ -36,6 +37,7 @@ from mtactl.observe.log import configure_log
 from mtactl.observe.writer import LineWriter
 from mtactl.relay.relay import SmtpRelay
 from mtactl.reload import plan_reload
+from mtactl.reports import status_line
 from mtactl.settings import Settings, load_settings
 from mtactl.systemd import Notifier, take_sockets, watchdog_interval
 from queue_store.errors import StoreError
@@ -47,6 +49,7 @@ _EX_CONFIG = 78  # sysexits.h
 _EDGE_GRACE = 5.0  # seconds for messages on their way in
 _TOLD_EVERY = 60.0  # seconds
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_SILENT = 20.0  # seconds for one commit
 _COLLECT = 20_000, 20, 20  # of the objects that a mail takes, hardly any is part of a cycle
 
 _log = structlog.get_logger("mtactld")
@@ -91,13 +94,14 @@ class Daemon:
         self._instruments.store_failed = lambda: bool(self._store_failed)
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT. Raises StoreError, OSError, ControlSocketError when it can't start."""
-        sockets = take_sockets()
+        """Run until SIGTERM or SIGINT. Raises ConfigError, StoreError, OSError, ControlSocketError at the start."""
+        sockets = share_out(take_sockets(), self._settings)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._take_exception)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with AsyncExitStack() as stack:
+            self._notifier.status("opening the store")
             store = await QueueStore.open(
                 self._settings.store.path,
                 reserve=self._settings.store.reserve,
@@ -105,6 +109,10 @@ class Daemon:
                 on_commit=self._instruments.metrics.observe_commit,
                 on_failed=self._fail,
             )
+            heartbeat = Heartbeat(
+                self._notifier, interval=watchdog_interval(), silence=store.silence, status=self._status_line
+            )
+            stack.callback(heartbeat.stop)
             stack.push_async_callback(_close_store, store)
             _tell_recovery(store)
             relay = SmtpRelay(lambda: self._settings)
@@ -117,14 +125,15 @@ class Daemon:
             gc.set_threshold(*_COLLECT)
             self._accepting = True
             self._notifier.ready(self._status_line())
+            heartbeat.start()
             _log.info("ready", node=self._settings.node.name, version=version("mtactl"))
             await self._turn()
             self._accepting = False
-            self._notifier.stopping("transactions in flight finish")
+            self._notifier.stopping(self._status_line())
             _log.info("stopping", in_flight=self._core.ledger.total.in_flight)
         _log.info("stopped")
 
-    async def _start(self, stack: AsyncExitStack, sockets: Mapping[str, Sequence[socket.socket]]) -> None:
+    async def _start(self, stack: AsyncExitStack, sockets: Activated) -> None:
         """Start in the order in which the parts need each other; the stack stops them in the other order."""
         settings = self._settings
         core = self._core
@@ -137,15 +146,13 @@ class Daemon:
         )
         if settings.metrics.listen is not None:
             monitoring = self._instruments.server(most=self._shares.monitoring, backlog=self._shares.backlog)
-            given = sockets.get("metrics")
-            address = await monitoring.start(given[0] if given else settings.metrics.listen)
+            address = await monitoring.start(sockets.metrics or settings.metrics.listen)
             stack.push_async_callback(monitoring.close)
             _log.info("metrics_listening", address=address[0], port=address[1])
-        control_sockets = sockets.get("control")
         self._control = ControlServer(
             self._node,
             settings.control,
-            listening=control_sockets[0] if control_sockets else None,
+            listening=sockets.control,
             most=self._shares.control,
             backlog=self._shares.backlog,
         )
@@ -176,7 +183,7 @@ class Daemon:
             ]
         )
         self._instruments.inbound_connections = lambda: listeners.connections
-        await listeners.start(sockets.get("smtp", ()))
+        await listeners.start(sockets.smtp)
         stack.push_async_callback(listeners.stop, _EDGE_GRACE)
         stack.callback(self._intake.close)
 
@@ -185,21 +192,13 @@ class Daemon:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with asyncio.TaskGroup() as group:
-            clocks = [group.create_task(self._instruments.sample()), group.create_task(self._report_to_manager())]
+            clock = group.create_task(self._instruments.sample())
             await self._stop.wait()
-            for clock in clocks:
-                clock.cancel()
-
-    async def _report_to_manager(self) -> None:
-        interval = watchdog_interval() or 10.0
-        while self._notifier.listening:
-            self._notifier.watchdog()
-            self._notifier.status(self._status_line())
-            await asyncio.sleep(min(interval, 10.0))
+            clock.cancel()
 
     def _status_line(self) -> str:
-        total = self._core.ledger.total
-        return f"{total.queued} queued, {total.in_flight} in flight, {total.delivered} delivered"
+        line = status_line(self._core, self._problems(), time.monotonic())
+        return line if self._accepting else f"stopping: {line}"
 
     # -- what goes wrong --------------------------------------------------------------------------------------------
 
@@ -232,6 +231,9 @@ class Daemon:
             problems.append(f"the store failed and takes no more writes: {self._store_failed}")
         elif self._core.store.free_bytes() <= 0:
             problems.append("the store's file system is full but for the reserve: mail is answered 452")
+        silent = self._core.store.silence()
+        if silent > _SILENT and not self._stop.is_set():
+            problems.append(f"the store has not answered for {silent:.0f} s: its disk hangs, or is far too slow")
         return problems
 
     # -- reload -----------------------------------------------------------------------------------------------------
@@ -313,6 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_run(chosen.config, settings, writer))
+    except ConfigError as error:
+        _log.error("can't start", why="; ".join(error.problems))
+        status = _EX_CONFIG
     except (StoreError, ControlSocketError, TooFewDescriptors, OSError) as error:
         _log.error("can't start", why=str(error))
         status = 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, cast
 
 from mtactl.analyst import CampaignAnalysis
 from mtactl.campaign.analysis import LaneTally, Timeline
 from mtactl.campaign.halt import Halt, HaltStep
 from mtactl.campaign.ledger import Account, Final
+from mtactl.campaign.state import CampaignState
 from mtactl.control import types
+from mtactl.core import Core
 from mtactl.message import queue_id
 from mtactl.observe.log import timestamp
 from mtactl.schedule.lane import Lane, LaneState
@@ -23,6 +25,7 @@ __all__ = [
     "maybe_timestamp",
     "queue_recipient",
     "recipient_row",
+    "status_line",
     "steps",
     "stop_facts",
 ]
@@ -198,3 +201,22 @@ def _lane_counts(lane: str, tally: LaneTally, in_flight: int) -> types.LaneCount
         dropped=tally.dropped,
         unknown=tally.unknown,
     )
+
+
+def status_line(core: Core, problems: Sequence[str], now: float) -> str:
+    """Give the node in one line, for `systemctl status`: what is wrong first. `now` is of time.monotonic."""
+    total = core.ledger.total
+    states = core.gate.counts()
+    parts = [
+        *problems,
+        f"{total.queued:,} queued, {total.in_flight:,} in flight, {total.delivered:,} delivered",
+        *(
+            f"{states[state]:,} campaign{'s' * (states[state] > 1)} {state.value}"
+            for state in (CampaignState.HALTING, CampaignState.HELD)
+            if states[state]
+        ),
+    ]
+    resting = sum(lane.in_backoff(now) for lane in core.lanes)
+    if resting:
+        parts.append(f"{resting:,} destination{'s' * (resting > 1)} in back-off")
+    return "; ".join(parts)

@@ -91,6 +91,7 @@ class Committer:
         self._has_worked = False  # since the last walk
         self._failure: StoreFailed | None = None
         self._closed = False
+        self._turned = time.monotonic()  # when the thread last came round; idle, it does so each _REST
         self._thread = threading.Thread(target=self._run, name="queue-store-committer", daemon=True)
 
     def start(self) -> None:
@@ -108,6 +109,10 @@ class Committer:
             self._urgent_in += 1
         self._operations.put(operation)
 
+    def silence(self) -> float:
+        """Give the seconds since the thread last came round: long ones if a write, an fsync or a walk does not end."""
+        return time.monotonic() - self._turned
+
     def join(self) -> None:
         """Wait for the thread's end, which follows at once on the result of Close."""
         self._thread.join()
@@ -117,6 +122,7 @@ class Committer:
     def _run(self) -> None:
         closing: Close | None = None
         while closing is None:
+            self._turned = time.monotonic()
             batch, closing = self._gather()
             if batch:
                 self._has_worked = True

@@ -285,6 +285,10 @@ class QueueStore:
         """Bytes of the store's whole file system."""
         return self._opened.room.size()
 
+    def silence(self) -> float:
+        """Seconds since the committer last came round, idle or not. Many of them: the disk does not answer."""
+        return self._committer.silence()
+
     def prune(self, before: int, *, limit: int = 2_000) -> asyncio.Future[bool]:
         """Forget outcomes (not counts, not halts) older than `before`; gives whether there is more to forget."""
         return self._walk(lambda index: index_drops.prune(index, before, limit))

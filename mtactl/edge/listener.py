@@ -29,8 +29,8 @@ class Listeners:
     def __init__(self, policies: Sequence[ListenerPolicy]) -> None:
         self._listeners = [_Listener(policy) for policy in policies]
 
-    async def start(self, sockets: Sequence[socket.socket | None] = ()) -> None:
-        """Begin to listen; all or none. `sockets` are bound ones to use instead, in the listeners' order (None: bind).
+    async def start(self, sockets: Sequence[Sequence[socket.socket]] = ()) -> None:
+        """Begin to listen; all or none. `sockets` are bound ones to use instead, for each listener (empty: bind).
 
         Raises OSError.
         """
@@ -38,7 +38,7 @@ class Listeners:
         logging.getLogger("mail.log").setLevel(logging.ERROR)
         try:
             for number, listener in enumerate(self._listeners):
-                await listener.start(sockets[number] if number < len(sockets) else None)
+                await listener.start(sockets[number] if number < len(sockets) else ())
         except OSError:
             await self.stop(0.0)
             raise
@@ -90,12 +90,8 @@ class _Listener:
         self._closed = False
         self.sessions: set[SMTPSession] = set()
 
-    async def start(self, bound: socket.socket | None) -> None:
-        if bound is not None:
-            sockets = [bound]
-        else:
-            host, port = self._policy.settings.listen
-            sockets = await bind(host, port)
+    async def start(self, bound: Sequence[socket.socket]) -> None:
+        sockets = bound or await bind(*self._policy.settings.listen)
         self._acceptors = [Acceptor(each, admit=self._admit, make=self._make_session) for each in sockets]
         for acceptor in self._acceptors:
             acceptor.start()

@@ -34,7 +34,7 @@ async def test_sockets_that_are_open_already_are_used():
     with socket.create_server(("127.0.0.1", 0)) as given:
         intake = MemoryIntake()
         listeners = Listeners([make_policy(intake), make_policy(intake)])
-        await listeners.start([given])
+        await listeners.start([[given]])
         assert listeners.addresses[0] == given.getsockname()
         assert len({port for _, port in listeners.addresses}) == 2
         for address in listeners.addresses:
