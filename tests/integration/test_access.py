@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import grp
 import json
+import shutil
 import smtplib
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -45,16 +48,15 @@ def gid_of(name: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory):
+def node():
     """A node with one campaign waiting; its socket can be reached by all, its clients are those of 127.0.0.2."""
-    folder = tmp_path_factory.mktemp("node")
+    folder = Path(tempfile.mkdtemp(prefix="mtactl-access-"))  # pytest's own folders are for one user only
+    folder.chmod(0o755)
     one = Daemon(folder, route=free_port())
     text = one.config.read_text()
     text = text.replace("[control]\n", '[control]\nmode = "0666"\noperators = ["mail"]\nobservers = ["adm"]\n')
     text = text.replace("[[listener]]\n", '[[listener]]\nrelay_from = ["127.0.0.2"]\n', 1)
     one.config.write_text(text)
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # pytest's own are for one user only
     try:
         one.start()
         with smtplib.SMTP("127.0.0.1", one.smtp_port, source_address=("127.0.0.2", 0), timeout=30) as session:
@@ -62,6 +64,7 @@ def node(tmp_path_factory):
         yield one
     finally:
         one.end()
+        shutil.rmtree(folder)
 
 
 def untouched(node: Daemon) -> bool:
