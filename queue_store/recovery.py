@@ -31,7 +31,7 @@ from queue_store.index_mail import settle
 from queue_store.lock import take_lock
 from queue_store.records import Outcome, Recovery, Settlement
 from queue_store.room import RESERVE_BESIDE, Room
-from queue_store.segments import Segments
+from queue_store.segments import Segments, sync_folder
 
 __all__ = ["Opened", "mark_clean", "open_store"]
 
@@ -88,7 +88,7 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
 
     On a full disk the reserve is spent: a halt must be possible after a restart too.
     """
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_folder(path)
     if ARMED:
         reach("folder-made")
     lock = take_lock(path / "lock", path)
@@ -110,6 +110,14 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
     except BaseException:
         os.close(lock)
         raise
+
+
+def _make_folder(path: Path) -> None:
+    """Make the store's folder where it is missing, and the folders above it, and their names durable with it."""
+    missing = [folder for folder in (path, *path.absolute().parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in missing:
+        sync_folder(folder.absolute().parent)
 
 
 def _open_parts(path: Path, lock: int, room: Room, segment_size: int, now: Callable[[], int]) -> Opened:

@@ -23,7 +23,7 @@ from queue_store.body_records import HEADER_SIZE, checksum_of, pack_header, segm
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
 from queue_store.failpoints import ARMED, reach
 
-__all__ = ["Segments"]
+__all__ = ["Segments", "sync_folder"]
 
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _NOWAIT_LIMIT = 256 << 10  # octets; checking and copying more would hold up the event loop for over 0.1 ms
@@ -34,7 +34,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM
 _Piece = bytes | bytearray | memoryview
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -144,7 +145,7 @@ class Segments:
             folder.mkdir(mode=0o700)
             if ARMED:
                 reach("segments-folder-made")
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
             if ARMED:
                 reach("segments-folder-synced")
 
@@ -178,7 +179,7 @@ class Segments:
                 repairs.append(f"segment {segment} is too short: {length} of {vouched} octets are there")
             self._lengths[segment] = min(length, vouched)
         if repairs:
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         return repairs
 
     def append(self, message_id: int, body: Sequence[_Piece]) -> tuple[int, int, int]:
@@ -227,7 +228,7 @@ class Segments:
             if ARMED:
                 reach("segment-synced")
             if self._folder_dirty:
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
                 self._folder_dirty = False
         except OSError as error:
             self._fail(error)
