@@ -15,7 +15,7 @@ __all__ = ["ARMED", "FAILPOINTS", "reach"]
 # By name: what has been written when it is reached, and, where it is not plain, what has not.
 FAILPOINTS: Final = {
     # opening
-    "folder-made": "the store's folder",
+    "folder-made": "the store's folder, not yet synced",
     "lock-emptied": "the lock file, without the process id",
     "lock-taken": "the lock file",
     "index-file-made": "an index file without a schema",

@@ -89,8 +89,6 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
     On a full disk the reserve is spent: a halt must be possible after a restart too.
     """
     _make_folder(path)
-    if ARMED:
-        reach("folder-made")
     lock = take_lock(path / "lock", path)
     if ARMED:
         reach("lock-taken")
@@ -113,11 +111,19 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
 
 
 def _make_folder(path: Path) -> None:
-    """Make the store's folder where it is missing, and the folders above it, and their names durable with it."""
-    missing = [folder for folder in (path, *path.absolute().parents) if not folder.exists()]
+    """Make the store's folder, and those above it, where they are missing, and their names durable.
+
+    Also where it is there already: whoever made it may have been killed before that.
+    """
+    above = [folder.parent for folder in (path.absolute(), *path.absolute().parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for folder in missing:
-        sync_folder(folder.absolute().parent)
+    if ARMED:
+        reach("folder-made")
+    for folder in above:
+        sync_folder(folder)
+    if not above:
+        with contextlib.suppress(PermissionError):  # made for us, in a folder that is not ours to read
+            sync_folder(path.absolute().parent)
 
 
 def _open_parts(path: Path, lock: int, room: Room, segment_size: int, now: Callable[[], int]) -> Opened:
