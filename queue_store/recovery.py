@@ -46,7 +46,7 @@ from queue_store.mending import (
 )
 from queue_store.records import Outcome, Recovery, Settlement
 from queue_store.room import RESERVE_BESIDE, Room
-from queue_store.segments import Segments
+from queue_store.segments import Segments, sync_folder
 
 __all__ = ["Opened", "mark_clean", "open_store"]
 
@@ -117,9 +117,7 @@ def open_store(path: Path, *, reserve: int, segment_size: int, now: Callable[[],
 
 
 def _open_store(path: Path, reserve: int, segment_size: int, now: Callable[[], int]) -> Opened:
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if ARMED:
-        reach("folder-made")
+    _make_folder(path)
     lock = take_lock(path / "lock", path)
     if ARMED:
         reach("lock-taken")
@@ -142,6 +140,22 @@ def _open_store(path: Path, reserve: int, segment_size: int, now: Callable[[], i
     except BaseException:
         lock.close()
         raise
+
+
+def _make_folder(path: Path) -> None:
+    """Make the store's folder, and those above it, where they are missing, and their names durable.
+
+    Also where it is there already: whoever made it may have been killed before that.
+    """
+    above = [folder.parent for folder in (path.absolute(), *path.absolute().parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if ARMED:
+        reach("folder-made")
+    for folder in above:
+        sync_folder(folder)
+    if not above:
+        with contextlib.suppress(PermissionError):  # made for us, in a folder that is not ours to read
+            sync_folder(path.absolute().parent)
 
 
 class _Opening:

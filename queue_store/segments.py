@@ -37,7 +37,7 @@ _Piece = bytes | bytearray | memoryview
 
 
 def sync_folder(folder: Path) -> None:
-    """Make durable which files are in a folder. Raises OSError."""
+    """Make the names in a folder durable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

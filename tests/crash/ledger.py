@@ -92,15 +92,15 @@ class Ledger:
         for each in (self.begun, self.ended, self.logging, self.logged):
             each.clear()
 
-    def check_files(self, books: Books) -> None:
-        """Compare what was told with what is in the files, before anything has mended them."""
+    def check_files(self, books: Books, *, mended: bool = False) -> None:
+        """Compare what was told with what is in the files, before opening them has mended them, or after."""
         audit_books(books, self.answers, self.final)
         assert self.halted.items() <= books.halted.items(), "a halt was answered that is not on record"
         assert books.halted.keys() <= self.asked, "a halt is on record that was not asked for"
         for campaign, held in self.held.items():
             if held is not None and campaign not in books.halted:
                 assert (campaign in books.held) == held, f"{campaign} held: {held}"
-        if not self.opening:
+        if not (self.opening or mended):
             unclaimed = self.begun - self.logging.keys() - books.claimed
             assert not unclaimed, f"an attempt began that is not on record as claimed: {sorted(unclaimed)[:5]}"
         for _, body in books.bodies():
@@ -109,8 +109,7 @@ class Ledger:
 
     def check_recovered(self, before: Books, after: Books, *, same_boot: bool) -> None:
         """Compare what was told, and what the files held before, with what opening the store has made of them."""
-        self.opening = True
-        self.check_files(after)
+        self.check_files(after, mended=True)
         assert not after.claimed
         assert before.rows.keys() == after.rows.keys(), "opening brings no mail and takes none"
         assert before.outcomes.items() <= after.outcomes.items()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 from queue_store import fsck
 from queue_store.records import Recovery
 from queue_store.store import QueueStore
 from tests.crash.ledger import Ledger
-from tests.crash.reader import Books
+from tests.crash.reader import Books, has_index
 from tests.crash.store_child import LANES, RESERVE, SEGMENT_SIZE
 
 _READ = 3  # bodies that are read through the store; the rest is read by hand
@@ -31,12 +32,26 @@ async def reopen(folder: Path) -> Recovery:
         await store.close()
 
 
-def recover(folder: Path, ledger: Ledger, before: Books, *, same_boot: bool) -> tuple[Recovery, Books]:
-    """Have the store mend itself, and compare what it is then with what it was and with what was told."""
-    errors = [str(found) for found in fsck.check(folder) if found.severity is fsck.Severity.ERROR]
-    assert not errors, f"fsck finds, before the store is opened: {errors}"
-    recovery = asyncio.run(reopen(folder))
-    assert [str(found) for found in fsck.check(folder)] == [], "opening mends what the end left"
-    after = Books(folder)
-    ledger.check_recovered(before, after, same_boot=same_boot)
-    return recovery, after
+def examine(folder: Path, ledger: Ledger, *, same_boot: bool) -> Books | None:
+    """Read what the end of a process left, then have the store mend itself, and compare what it was and what it is
+    with what was told; give what it is, None where there was no index yet.
+    """
+    copy = folder.with_name(f"{folder.name}-copy")
+    shutil.copytree(folder, copy)
+    try:
+        if not has_index(copy):
+            assert 250 not in ledger.answers.values(), "the index is gone"
+            assert not ledger.halted, "the index is gone"
+            asyncio.run(reopen(folder))
+            return None
+        before = Books(copy)
+        ledger.check_files(before)
+        errors = [str(found) for found in fsck.check(folder) if found.severity is fsck.Severity.ERROR]
+        assert not errors, f"fsck finds, before the store is opened: {errors}"
+        asyncio.run(reopen(folder))
+        assert [str(found) for found in fsck.check(folder)] == [], "opening mends what the end left"
+        after = Books(folder)
+        ledger.check_recovered(before, after, same_boot=same_boot)
+    finally:
+        shutil.rmtree(copy)
+    return after

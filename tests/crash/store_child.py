@@ -45,6 +45,7 @@ def tune() -> None:
     """Have everything that a store does now and then happen all the time."""
     from queue_store import attempts, committer, upkeep  # noqa: PLC0415
 
+    attempts._BOOT_ID = Path(os.environ.get("MTACTL_TEST_BOOT", attempts._BOOT_ID))
     attempts._FIRST_SLOTS = 4
     committer._IDLE = 0.001
     upkeep._COPY_LEAST = 10_000

@@ -14,7 +14,7 @@ import queue_store
 from queue_store.failpoints import FAILPOINTS
 from tests.crash.ledger import Ledger
 from tests.crash.reader import Books
-from tests.crash.reopening import recover
+from tests.crash.reopening import examine
 
 CHILD = Path(__file__).with_name("store_child.py")
 ROOT = CHILD.parents[2]
@@ -85,23 +85,9 @@ def die_at(serving: Forks, point: str, folder: Path, chance: random.Random) -> i
         shutil.rmtree(folder)
     else:
         raise AssertionError(f"{point} was never reached: {ledger.told}")
-    copy = folder.with_name(f"{folder.name}-copy")
-    if not (folder / "queue.db").exists() or not (folder / "queue.db").stat().st_size:
-        assert 250 not in ledger.answers.values()
-        assert serving.live("-", folder, ledger, 3) == 0, "it begins anew"
-        return nth
-    shutil.copytree(folder, copy)
-    try:
-        before = Books(copy)
-    except Exception as error:
-        if point.startswith("index-") and "no such table" in str(error):
-            assert 250 not in ledger.answers.values()
-            assert serving.live("-", folder, ledger, 3) == 0, "it begins anew"
-            return nth
-        raise
-    ledger.check_files(before)
-    _, after = recover(folder, ledger, before, same_boot=True)
-    ledger.adopt(after)
+    after = examine(folder, ledger, same_boot=True)
+    if after is not None:
+        ledger.adopt(after)
     assert serving.live("-", folder, ledger, 3) == 0, "it goes on"
     ledger.check_files(Books(folder))
     return nth
