@@ -37,6 +37,7 @@ __all__ = [
     "connect",
     "ids",
     "mapped",
+    "may_be_durable",
     "statements",
 ]
 
@@ -69,6 +70,15 @@ def mapped(error: apsw.Error | OSError, path: str, free: int) -> StoreError:
     if isinstance(error, (OSError, *_FATAL)):
         return StoreFailed(f"{path}: {error}")
     return StoreError(f"{path}: {error}")
+
+
+def may_be_durable(error: BaseException) -> bool:
+    """Whether what failed to be committed may be there all the same when the index is opened anew: a log that could not
+    be synced was written.
+    """
+    if isinstance(error, (apsw.Error, OSError)):
+        error = mapped(error, "", 0)
+    return isinstance(error, (StoreFailed, StoreCorrupt))
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:

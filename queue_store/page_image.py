@@ -22,7 +22,7 @@ import apsw
 from queue_store.checksums import RESERVED, PageCheck
 from queue_store.wal_format import FRAME, WAL_HEADER, add_to_sums, read_header
 
-__all__ = ["PageImage", "Row"]
+__all__ = ["PAGE", "PageImage", "Row"]
 
 PAGE = 4096
 USABLE = PAGE - RESERVED

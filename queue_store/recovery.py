@@ -43,6 +43,7 @@ from queue_store.mending import (
     mend,
     set_aside,
 )
+from queue_store.page_image import PAGE
 from queue_store.records import Outcome, Recovery, Settlement
 from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
@@ -154,7 +155,8 @@ class _Opening:
         """Open it, and mend a damaged index if that is what is in the way. Raises as `open_store`, and apsw.Error."""
         finish(self._path)
         try:
-            if (self._path / NOTED).exists():
+            # Of a page that is cut off SQLite takes the rest for zeros, and nobody checks it.
+            if (self._path / NOTED).exists() or _size(self._path / INDEX) % PAGE:
                 look(self._path)
             return self._open_parts()
         except (apsw.Error, StoreDamaged) as error:

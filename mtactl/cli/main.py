@@ -33,6 +33,7 @@ _VERBS: Mapping[str, tuple[str, str, str]] = {
     "lanes": ("lanes", "lanes", "Destinations: connections, rate, back-off, last replies."),
     "events": ("events", "events", "The stream of what happens."),
     "reload": ("reload", "reload", "Read the configuration again."),
+    "fsck": ("fsck", "fsck", "Check the queue's files, while the daemon is stopped."),
 }
 
 
