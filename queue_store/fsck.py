@@ -1,9 +1,9 @@
 """Check a queue store from its files alone: `python -m queue_store.fsck FOLDER`.
 
-`mtactl fsck` tells the same, with what it means. Nothing is written, not even a lock byte or SQLite's shared memory: the index is read with its log, as it would be read
-when the store is opened, but in this process's memory. The store must not be in use; while the check runs it can't be
-opened. Mending is not done here: opening the store mends what a crash leaves behind by rights, and what else is found
-wants a person who has the backup.
+`mtactl fsck` tells the same, with what it means. Nothing is written, not even a lock byte or SQLite's shared memory:
+the index is read with its log, as it would be when the store is opened, but in this process's memory. The store must
+not be in use; while the check runs it can't be opened. Mending is not done here: opening the store mends what a crash
+leaves behind by rights, and a damaged index (mending.py); what that would lose is found out in a temporary folder.
 
 Exit codes: 0 nothing is wrong (there may be notes), 1 something is, 2 the store can't be checked.
 """

@@ -224,20 +224,23 @@ class Index:
         try:
             self._prepare()
             self.campaigns = Campaigns(self)
-            next_id: int | None = self.value("SELECT value FROM meta WHERE key = 'next_id'")
-            if next_id is None:
-                raise StoreDamaged(str(self.path), "it is damaged: the next identifier is missing")
+            self.next_id = self._load_next_id()
         except BaseException:
             self.db.close()
             raise
         self.deltas = Deltas()
         self.lanes = Lanes(self)
-        self.next_id: int = next_id
         self._stored_next_id = self._written_next_id = self.next_id
         self._undo: list[Callable[[], object]] = []
         self._after: list[Callable[[], object]] = []
         # Where a chunked walk that the caller goes on with stands: see index_drops.
         self.scans: dict[tuple[Any, ...], tuple[int, int, int]] = {}
+
+    def _load_next_id(self) -> int:
+        number: int | None = self.value("SELECT value FROM meta WHERE key = 'next_id'")
+        if number is None:
+            raise StoreDamaged(str(self.path), "it is damaged: the next identifier is missing")
+        return number
 
     def _prepare(self) -> None:
         db = self.db

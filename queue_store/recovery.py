@@ -160,7 +160,7 @@ class _Opening:
                 look(self._path)
             return self._open_parts()
         except (apsw.Error, StoreDamaged) as error:
-            if self._told or not isinstance(error, StoreDamaged) and not is_damage(error):
+            if self._told or (not isinstance(error, StoreDamaged) and not is_damage(error)):
                 raise
             damage = error if isinstance(error, StoreDamaged) else StoreDamaged(str(self._path / INDEX), str(error))
             self._told = mend(self._path, damage, now=self._now())

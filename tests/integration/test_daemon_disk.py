@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
@@ -190,10 +191,8 @@ def start_as_nobody(config: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.root_only
 @pytest.mark.parametrize("case", ["foreign folder", "foreign file", "no way in", "can't be made", "read-only files"])
-def test_folder_that_may_not_be_used_is_explained(tmp_path_factory, case):
+def test_folder_that_may_not_be_used_is_explained(case):
     """If it failed, an administrator would read a number of an error, and guess which folder and which user."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="mtactl-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
