@@ -6,6 +6,7 @@ It has no sockets: app adds the edge, the relay, the control API and the instrum
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -15,6 +16,7 @@ import structlog
 from mtactl.campaign.gate import Gate
 from mtactl.campaign.ledger import Account, Ledger
 from mtactl.campaign.state import CampaignEvent
+from mtactl.schedule.clock import ClockWatch
 from mtactl.schedule.dispatcher import Dispatcher
 from mtactl.schedule.halter import Halter
 from mtactl.schedule.lanes import Lanes
@@ -34,7 +36,15 @@ _log = structlog.get_logger("core")
 class Core:
     """The parts between the edge and the relay. Halts are known, and their gates closed, before anything can begin."""
 
-    def __init__(self, *, store: QueueStore, relay: Relay, settings: Settings, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        store: QueueStore,
+        relay: Relay,
+        settings: Settings,
+        now: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.store = store
         self.settings = settings
         self.gate = Gate()
@@ -54,7 +64,16 @@ class Core:
         self.halter = Halter(
             store=store, gate=self.gate, ledger=self.ledger, settler=self.settler, lanes=self.lanes, now=now
         )
-        self.upkeep = Upkeep(store=store, ledger=self.ledger, lanes=self.lanes, settings=lambda: self.settings, now=now)
+        clock = ClockWatch(now, monotonic)
+        self.dispatcher.lets_expire = clock.lets_expire
+        self.upkeep = Upkeep(
+            store=store,
+            ledger=self.ledger,
+            lanes=self.lanes,
+            settings=lambda: self.settings,
+            now=now,
+            lets_expire=clock.lets_expire,
+        )
         self.settler.on_after_stop = self.halter.notice
         self.settler.on_due = self.upkeep.note_due
         self._restore()

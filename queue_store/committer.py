@@ -35,7 +35,7 @@ from queue_store.batch import Batch, Result
 from queue_store.errors import StoreClosed, StoreCorrupt, StoreDamaged, StoreError, StoreFailed, StoreFull
 from queue_store.failpoints import ARMED, reach
 from queue_store.fresh_bodies import FreshBodies
-from queue_store.index import Index, mapped
+from queue_store.index import Index, mapped, may_be_durable
 from queue_store.mending import note_damage
 from queue_store.operations import Append, Call, Claiming, Close, Operation, Settle, Unclaim, Walk
 from queue_store.recovery import mark_clean
@@ -292,7 +292,7 @@ class Committer:
                 return
 
     def _attempt(self, batch: Sequence[Operation]) -> list[Result]:
-        """Do a batch in one transaction and make it durable. When it raises, nothing was done."""
+        """Do a batch in one transaction and make it durable. When it raises, nothing was done that counts."""
         index, segments = self._index, self._segments
         active, length = segments.active, segments.length(segments.active)
         try:
@@ -302,12 +302,13 @@ class Committer:
             if ARMED:
                 reach("batch-written")
             index.commit()
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(apsw.Error):  # what failed is told; a rollback that fails too adds nothing
                 index.rollback()
             if ARMED:
                 reach("batch-rolled-back")
-            if segments.active == active:
+            # Rows that may be there at the next opening need their bodies; what no row needs is cut off then.
+            if segments.active == active and not may_be_durable(error):
                 segments.rollback(length)
                 if ARMED:
                     reach("segment-cut-back")

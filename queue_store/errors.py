@@ -53,9 +53,9 @@ class HaltsLost(StoreCorrupt):
         super().__init__(
             path,
             "it is damaged so that halts may be lost from it, and their copy can't make up for it (halts:"
-            f" {journal}). Nothing is begun, since it could be of a halted campaign. Restore `halts` or the whole folder"
-            " from a backup; or, to go on without the halts that are lost, make an empty file `accept-lost-halts` in"
-            " the folder, start again, and halt again what was halted",
+            f" {journal}). Nothing is begun, since it could be of a halted campaign. Restore `halts` or the whole"
+            " folder from a backup; or, to go on without the halts that are lost, make an empty file"
+            " `accept-lost-halts` in the folder, start again, and halt again what was halted",
         )
 
 

@@ -23,20 +23,28 @@ class Kind(enum.Enum):
     BOOKS = (
         "books",
         "It goes on with what the index says, and does not mend this: no fault of a disk is known that comes out so.",
-        "Keep a copy of the folder and report it. To have the index made anew from its rows, with counts that fit them,"
-        " make a file `damaged` in the folder before the next start.",
+        (
+            "Keep a copy of the folder and report it. To have the index made anew from its rows, with counts that fit"
+            " them, make an empty file `damaged` in the folder before the next start."
+        ),
     )
     INDEX = (
         "index",
-        "It makes the index anew from what is sound, once it meets the damage, and puts the damaged files in"
-        " `quarantine`. Halts come back from their copy, the file `halts`; without either it begins nothing.",
-        "To have it done at the next start, make a file `damaged` in the folder. To lose nothing, restore the folder"
-        " from a backup instead; and look at the disk (smartctl, the kernel's log).",
+        (
+            "It makes the index anew from what is sound, once it meets the damage, and puts the damaged files in"
+            " `quarantine`. Halts come back from their copy, the file `halts`; without either it begins nothing."
+        ),
+        (
+            "To have it done at the next start, make an empty file `damaged` in the folder. To lose nothing, restore"
+            " the folder from a backup instead; and look at the disk (smartctl, the kernel's log)."
+        ),
     )
     LOG = (
         "log",
-        "At the next start it makes the index anew, with all pages in the log that are sound, and puts the damaged"
-        " files in `quarantine`.",
+        (
+            "At the next start it makes the index anew, with all pages in the log that are sound, and puts the damaged"
+            " files in `quarantine`."
+        ),
         "Start it. Look at the disk (smartctl, the kernel's log).",
     )
     TORN = (
@@ -46,8 +54,10 @@ class Kind(enum.Enum):
     )
     BODY = (
         "body",
-        "It sends nothing of it: when the mail is due, its recipients are bounced (554 5.3.0), and what is left of the"
-        " body is put in `quarantine`. All other mail goes out.",
+        (
+            "It sends nothing of it: when the mail is due, its recipients are bounced (554 5.3.0), and what is left of"
+            " the body is put in `quarantine`. All other mail goes out."
+        ),
         "Restore the file from a backup, or inject the mail again. Look at the disk (smartctl, the kernel's log).",
     )
     STRAY = (
@@ -63,8 +73,10 @@ class Kind(enum.Enum):
     HALTS_LOST = (
         "halts-lost",
         "It does not start: what it began could be of a campaign that was halted.",
-        "Restore `halts`, or the whole folder, from a backup. Or, to go on without the halts that are lost, make an"
-        " empty file `accept-lost-halts` in the folder, start it, and halt again what was halted.",
+        (
+            "Restore `halts`, or the whole folder, from a backup. Or, to go on without the halts that are lost, make an"
+            " empty file `accept-lost-halts` in the folder, start it, and halt again what was halted."
+        ),
     )
     ATTEMPTS = (
         "attempts",

@@ -1,9 +1,9 @@
 """Check a queue store from its files alone: `python -m queue_store.fsck FOLDER`.
 
-Nothing is written, not even a lock byte or SQLite's shared memory: the index is read with its log, as it would be read
-when the store is opened, but in this process's memory. The store must not be in use; while the check runs it can't be
-opened. Mending is not done here: opening the store mends what a crash leaves behind by rights, and what else is found
-wants a person who has the backup.
+`mtactl fsck` tells the same, with what it means. Nothing is written, not even a lock byte or SQLite's shared memory:
+the index is read with its log, as it would be when the store is opened, but in this process's memory. The store must
+not be in use; while the check runs it can't be opened. Mending is not done here: opening the store mends what a crash
+leaves behind by rights, and a damaged index (mending.py); what that would lose is found out in a temporary folder.
 
 Exit codes: 0 nothing is wrong (there may be notes), 1 something is, 2 the store can't be checked.
 """
@@ -24,15 +24,14 @@ from queue_store.errors import StoreError, StoreLocked
 from queue_store.finding import Finding, Kind, Severity
 from queue_store.fsck_bodies import check_bodies
 from queue_store.fsck_books import check_books
-from queue_store.fsck_index import check_files, check_halts, check_pages, foretell
+from queue_store.fsck_index import BODIES, check_files, check_halts, check_pages, foretell
 from queue_store.fsck_log import check_log
 from queue_store.lock import holder
 from queue_store.mending import INDEX, LOG
 from queue_store.page_image import PageImage
 
-__all__ = ["INDEX", "Finding", "Kind", "Severity", "check", "main"]
+__all__ = ["BODIES", "INDEX", "Finding", "Kind", "Severity", "StoreError", "StoreLocked", "check", "main"]
 
-BODIES = "segments"
 LOCK = "lock"
 
 
@@ -42,9 +41,11 @@ def check(folder: Path) -> list[Finding]:
     with _hold_off(folder):
         index.stat()
         with closing(PageImage(index, folder / LOG)) as image:
-            findings = [*check_log(image), *check_pages(image), *_check_content(folder)]
+            findings = [*check_log(image), *check_pages(image)]
+            if not any(found.severity is Severity.ERROR for found in findings):
+                findings += _check_content(folder)
             if any(found.kind in (Kind.INDEX, Kind.LOG) for found in findings):
-                findings.append(foretell(image, folder))
+                findings += foretell(image, folder)
         findings += check_files(folder)
     return findings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -12,14 +13,17 @@ import apsw
 from queue_store.attempts import is_attempt_log
 from queue_store.errors import HaltsLost, StoreError
 from queue_store.finding import Finding, Kind, Severity
+from queue_store.fsck_bodies import check_bodies
 from queue_store.halt_journal import Promises, read_promises
+from queue_store.index import connect
 from queue_store.mending import ACCEPT, HALTS, INDEX, NOTED, set_aside
 from queue_store.page_image import PageImage
 from queue_store.salvage import salvage
 
-__all__ = ["check_files", "check_halts", "check_pages", "foretell"]
+__all__ = ["BODIES", "check_files", "check_halts", "check_pages", "foretell"]
 
 _SHOWN = 20
+BODIES = "segments"
 
 
 def check_pages(image: PageImage) -> Iterator[Finding]:
@@ -35,24 +39,31 @@ def check_pages(image: PageImage) -> Iterator[Finding]:
         yield _error(f"{INDEX}, page {page}", f"it does not fit its checksum, or is missing; it is one {whose}")
 
 
-def foretell(image: PageImage, folder: Path) -> Finding:
-    """Say what making the index anew would come to; tried in a temporary folder. Raises OSError."""
+def foretell(image: PageImage, folder: Path) -> Iterator[Finding]:
+    """Say what making the index anew would come to, and which bodies would be missing then; tried in a temporary
+    folder. Raises apsw.Error, OSError.
+    """
     with tempfile.TemporaryDirectory(prefix="mtactl-fsck-") as made:
+        new = Path(made) / "index"
         try:
             result = salvage(
                 image,
-                Path(made) / "index",
+                new,
                 promises=read_promises(folder / HALTS),
-                segments=folder / "segments",
+                segments=folder / BODIES,
                 now=time.time_ns() // 1000,
                 accept_lost_halts=(folder / ACCEPT).exists(),
             )
         except HaltsLost as error:
-            return Finding(severity=Severity.ERROR, where=INDEX, what=error.what, kind=Kind.HALTS_LOST)
+            yield Finding(severity=Severity.ERROR, where=INDEX, what=error.what, kind=Kind.HALTS_LOST)
         except (StoreError, apsw.Error) as error:
-            return _error(INDEX, f"it can't be made anew: {error}; restore the folder from a backup")
-    affects = tuple(result.told[1:]) or ("no mail, no outcome and no halt is lost by it",)
-    return _error(INDEX, "what is lost when it is made anew", *affects)
+            yield _error(INDEX, f"it can't be made anew: {error}; restore the folder from a backup")
+        else:
+            affects = tuple(result.told) or ("no mail, no outcome and no halt is lost by it",)
+            yield _error(INDEX, "what is lost when it is made anew", *affects)
+            with closing(connect(new, read_only=True)) as db:
+                yield from check_bodies(db, folder / BODIES)
+                yield from check_halts(db, folder)
 
 
 def check_halts(db: apsw.Connection, folder: Path) -> Iterator[Finding]:

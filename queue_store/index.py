@@ -38,6 +38,7 @@ __all__ = [
     "connect",
     "ids",
     "mapped",
+    "may_be_durable",
     "statements",
 ]
 
@@ -70,6 +71,15 @@ def mapped(error: apsw.Error | OSError, path: str, free: int) -> StoreError:
     if isinstance(error, (OSError, *_FATAL)):
         return StoreFailed(f"{path}: {error}")
     return StoreError(f"{path}: {error}")
+
+
+def may_be_durable(error: BaseException) -> bool:
+    """Whether what failed to be committed may be there all the same when the index is opened anew: a log that could not
+    be synced was written.
+    """
+    if isinstance(error, (apsw.Error, OSError)):
+        error = mapped(error, "", 0)
+    return isinstance(error, (StoreFailed, StoreCorrupt))
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
@@ -217,20 +227,23 @@ class Index:
         try:
             self._prepare()
             self.campaigns = Campaigns(self)
-            next_id: int | None = self.value("SELECT value FROM meta WHERE key = 'next_id'")
-            if next_id is None:
-                raise StoreDamaged(str(self.path), "it is damaged: the next identifier is missing")
+            self.next_id = self._load_next_id()
         except BaseException:
             self.db.close()
             raise
         self.deltas = Deltas()
         self.lanes = Lanes(self)
-        self.next_id: int = next_id
         self._stored_next_id = self._written_next_id = self.next_id
         self._undo: list[Callable[[], object]] = []
         self._after: list[Callable[[], object]] = []
         # Where a chunked walk that the caller goes on with stands: see index_drops.
         self.scans: dict[tuple[Any, ...], tuple[int, int, int]] = {}
+
+    def _load_next_id(self) -> int:
+        number: int | None = self.value("SELECT value FROM meta WHERE key = 'next_id'")
+        if number is None:
+            raise StoreDamaged(str(self.path), "it is damaged: the next identifier is missing")
+        return number
 
     def _prepare(self) -> None:
         db = self.db

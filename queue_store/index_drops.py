@@ -16,7 +16,7 @@ from queue_store.index import Index
 from queue_store.index_filters import Conditions, conditions
 from queue_store.records import Dropped, Outcome, Promoted, QueuedDelta, QueueFilter
 
-__all__ = ["drop", "drop_campaign", "expire", "promote", "prune", "retry"]
+__all__ = ["drop", "drop_campaign", "expire", "promote", "prune", "recall", "retry"]
 
 _ROWS_IN_CHUNK = 20_000  # recipients looked at
 _MESSAGES_IN_CHUNK = 10_000  # messages looked at by an expiry
@@ -120,6 +120,18 @@ def promote(index: Index, now: int, limit: int) -> Promoted:
     next_due = index.value(_NEXT_DUE)
     more = next_due is not None and next_due <= now
     return Promoted(by_campaign=moved, lanes=lanes, next_due=next_due, more=more)
+
+
+def recall(index: Index, due_after: int, limit: int) -> Promoted:
+    """Make DEFERRED recipients that are due after `due_after` READY."""
+    _choose_none(index)
+    number = index.change(
+        f"{_CHOOSE} SELECT campaign_id, id, message_id, state, 0, 0, 0, 0, '', '' FROM recipients INDEXED BY due"
+        " WHERE state IN (1, 2) AND due > ? AND state = 1 LIMIT ?",
+        (due_after, limit),
+    )
+    moved, lanes = _make_ready(index, number)
+    return Promoted(by_campaign=moved, lanes=lanes, next_due=None, more=number == limit)
 
 
 def retry(index: Index, which: QueueFilter, limit: int) -> Promoted:

@@ -19,11 +19,11 @@ __all__ = [
     "count_refused",
     "load_campaigns",
     "load_halt",
+    "promised",
+    "put_back_halts",
     "record_halt",
     "record_halt_step",
     "record_hold",
-    "put_back_halts",
-    "promised",
 ]
 
 STEPS = ("queue_dropped", "in_flight_finished", "completed")

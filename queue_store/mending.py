@@ -1,9 +1,9 @@
 """A damaged index: how it is noticed, and how a new one takes its place.
 
-SQLite notices a damaged page as it reads it, and passes over a damaged log in silence; what it passes over is looked for
-at each opening. Damage that is met while the store is open is noted in the file `damaged`, and the next opening looks at
-every page. The new index (salvage.py) is made beside the old one, which then lies in `quarantine`, and whatever moment
-this ends at, the next opening goes on from there.
+SQLite notices a damaged page as it reads it, and passes over a damaged log in silence; what it passes over is looked
+for at each opening. Damage that is met while the store is open is noted in the file `damaged`, and the next opening
+looks at every page. The new index (salvage.py) is made beside the old one, which then lies in `quarantine`, and
+whatever moment this ends at, the next opening goes on from there.
 """
 
 from __future__ import annotations
@@ -116,7 +116,13 @@ def _frames_that_count(folder: Path) -> int:
 
 
 def look(folder: Path) -> None:
-    """Look at every page of the index and its log. Raises StoreDamaged, OSError."""
+    """Look at every page of the index and its log; an empty note is a person's, who asks for a new index in any case.
+
+    Raises StoreDamaged, OSError.
+    """
+    note = folder / NOTED
+    if note.exists() and not note.stat().st_size:
+        raise StoreDamaged(str(folder / INDEX), "as was asked for")
     with closing(PageImage(folder / INDEX, folder / LOG)) as image:
         if image.lost_frames or image.damaged:
             raise StoreDamaged(str(folder / INDEX), f"{len(image.damaged)} of its {image.pages} pages are damaged")

@@ -1,8 +1,9 @@
 """The pages of a damaged index, read without SQLite: what is sound of the file and its log, and whose each page is.
 
-SQLite stops at the first thing that is wrong. Here each page is taken by itself: its latest version in the log, or else
-in the file, counts if it is sound (by the log's own sums, or those of checksums.py). To which table a page belongs is asked of the pages above it, and
-of the map of parents that SQLite keeps in a file that can shrink; so a page is found though the ones above it are not.
+SQLite stops at the first thing that is wrong. Here each page is taken by itself: its latest version in the log, or
+else in the file, counts if it is sound (by the log's own sums, or those of checksums.py). To which table a page belongs
+is asked of the pages above it, and of the map of parents that SQLite keeps in a file that can shrink; so it is found
+though the ones above it are not.
 The formats are on sqlite.org/fileformat2.html.
 """
 
@@ -22,7 +23,7 @@ import apsw
 from queue_store.checksums import RESERVED, PageCheck
 from queue_store.wal_format import FRAME, WAL_HEADER, add_to_sums, read_header
 
-__all__ = ["PageImage", "Row"]
+__all__ = ["PAGE", "PageImage", "Row"]
 
 PAGE = 4096
 USABLE = PAGE - RESERVED
@@ -86,12 +87,12 @@ class PageImage:
     def _read_log(self) -> int:
         """Find the frames that count; give the number of pages after the last commit among them, 0 without one.
 
-        SQLite sums a log from its start on, and ends it at the first frame that does not fit. But each frame has the sum
-        up to it, so that the one behind it can be checked by that: damage in one costs no other.
+        SQLite sums a log from its start on, and ends it at the first frame that does not fit. But each frame has the
+        sum up to it, so that the one behind it can be checked by that: damage in one costs no other.
         """
         step = FRAME.size + PAGE
         starts = range(WAL_HEADER.size, len(self._log) - step + 1, step)
-        if not len(starts):
+        if not starts:
             return 0
         frames = self._check_frames(starts)
         broken = next((at for at, (_, _, sound) in enumerate(frames) if not sound), len(frames))
@@ -265,11 +266,8 @@ def _children(page: bytes, start: int) -> Sequence[int]:
     if kind not in (_IN_INDEX, _IN_TABLE):
         return ()
     (cells,) = struct.unpack_from(">H", page, start + 3)
-    found = [struct.unpack_from(">I", page, start + 8)[0]]
-    for at in struct.unpack_from(f">{min(cells, USABLE // 2 - 8)}H", page, start + 12):
-        if at + 4 <= PAGE:
-            found.append(struct.unpack_from(">I", page, at)[0])
-    return found
+    cells_at = struct.unpack_from(f">{min(cells, USABLE // 2 - 60)}H", page, start + 12)
+    return [struct.unpack_from(">I", page, at)[0] for at in (start + 8, *cells_at) if at + 4 <= PAGE]
 
 
 def _local(length: int, kind: int) -> int:

@@ -44,6 +44,7 @@ from queue_store.mending import (
     mend,
     set_aside,
 )
+from queue_store.page_image import PAGE
 from queue_store.records import Outcome, Recovery, Settlement
 from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments, sync_folder
@@ -173,11 +174,12 @@ class _Opening:
         """Open it, and mend a damaged index if that is what is in the way. Raises as `open_store`, and apsw.Error."""
         finish(self._path)
         try:
-            if (self._path / NOTED).exists():
+            # Of a page that is cut off SQLite takes the rest for zeros, and nobody checks it.
+            if (self._path / NOTED).exists() or _size(self._path / INDEX) % PAGE:
                 look(self._path)
             return self._open_parts()
         except (apsw.Error, StoreDamaged) as error:
-            if self._told or not isinstance(error, StoreDamaged) and not is_damage(error):
+            if self._told or (not isinstance(error, StoreDamaged) and not is_damage(error)):
                 raise
             damage = error if isinstance(error, StoreDamaged) else StoreDamaged(str(self._path / INDEX), str(error))
             self._told = mend(self._path, damage, now=self._now())

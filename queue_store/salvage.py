@@ -52,7 +52,7 @@ def salvage(
     if image.damaged:
         result.told.append(
             f"{len(image.damaged)} of {image.pages} pages of the index are damaged, of "
-            + ", ".join(sorted({name or "its structure" for name in lost}))
+            + ", ".join(sorted({name or "its structure" for name in image.damaged.values()}))
         )
     if image.lost_frames:
         result.told.append(f"{image.lost_frames} pages of the index's log are damaged")

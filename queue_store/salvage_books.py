@@ -29,7 +29,8 @@ SELECT r.id, r.message_id, r.address, c.name FROM recipients r JOIN campaigns c 
 WHERE r.message_id NOT IN (SELECT id FROM messages)
 """
 _BOUNCE = """
-INSERT INTO outcomes (campaign_id, id, message_id, lane_id, address, outcome, after_stop, at, attempts, code, reply, peer)
+INSERT INTO outcomes (campaign_id, id, message_id, lane_id, address, outcome, after_stop, at, attempts, code, reply,
+    peer)
 SELECT campaign_id, id, message_id, lane_id, address, iif(halted, 4 + uncertain, 2), halted, ?1, attempts,
     iif(halted, NULL, 554), iif(halted, '', '5.3.0 Its envelope was damaged in our queue'), ''
 FROM (SELECT *, campaign_id IN (SELECT campaign_id FROM halts) AS halted FROM recipients
@@ -105,7 +106,7 @@ def _name_campaigns(db: apsw.Connection, names: Mapping[int, str], told: list[st
 
 
 def _name_lanes(db: apsw.Connection) -> None:
-    """A lane is the domain of its recipients."""
+    """Name lanes anew: a lane is the domain of its recipients."""
     for number, address in _rows(db, _LANELESS):
         name = address.rpartition("@")[2].lower() or f"lost-lane-{number}"
         db.execute("INSERT OR IGNORE INTO lanes (id, name) VALUES (?, ?)", (number, name))

@@ -169,32 +169,38 @@ class Segments:
                 repairs.append(f"segment {segment} is missing, with {known[segment]} octets of bodies")
             self._lengths[segment] = 0
         for segment, path in files.items():
-            length = path.stat().st_size
             vouched = known.get(segment)
-            if vouched is None and keep is not None:
-                path.rename(keep / path.name)
-                repairs.append(
-                    f"segment {segment} ({length} octets) belongs to no message that is known: put in {keep}"
-                )
-                continue
-            if vouched is None:
-                path.unlink()
-                if ARMED:
-                    reach("recover-unlinked")
-                if length:
-                    repairs.append(f"segment {segment} ({length} octets) belongs to no message: removed")
-                continue
-            if length > vouched and keep is not None:
-                repairs.append(f"segment {segment}: no commit vouches for its last {length - vouched} octets")
-            elif length > vouched:
-                self._cut(path, vouched)
-                repairs.append(f"segment {segment}: cut {length - vouched} octets that no commit vouches for")
-            elif length < vouched:
-                repairs.append(f"segment {segment} is too short: {length} of {vouched} octets are there")
-            self._lengths[segment] = min(length, vouched)
+            repair = self._drop(path, keep) if vouched is None else self._fit(segment, path, vouched, keep)
+            if repair:
+                repairs.append(f"segment {segment}{repair}")
         if repairs:
             sync_folder(self._folder)
         return repairs
+
+    @staticmethod
+    def _drop(path: Path, keep: Path | None) -> str:
+        """See to a segment that belongs to no message; give what was done, if it held anything."""
+        length = path.stat().st_size
+        if keep is not None:
+            path.rename(keep / path.name)
+            return f" ({length} octets) belongs to no message that is known: put in {keep}"
+        path.unlink()
+        if ARMED:
+            reach("recover-unlinked")
+        return f" ({length} octets) belongs to no message: removed" if length else ""
+
+    def _fit(self, segment: int, path: Path, vouched: int, keep: Path | None) -> str:
+        """Make a segment as long as the index vouches for; give what was done, or what can't be."""
+        length = path.stat().st_size
+        self._lengths[segment] = min(length, vouched)
+        if length < vouched:
+            return f" is too short: {length} of {vouched} octets are there"
+        if length == vouched:
+            return ""
+        if keep is not None:
+            return f" has {length - vouched} octets at its end that no commit vouches for"
+        self._cut(path, vouched)
+        return f": cut {length - vouched} octets that no commit vouches for"
 
     def append(self, message_id: int, body: Sequence[_Piece]) -> tuple[int, int, int]:
         """Write a record behind the last one; give its segment, its offset and the size of the body in octets.

@@ -12,7 +12,6 @@ which they are called, and need not be awaited to take effect.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +165,10 @@ class QueueStore:
     def promote(self, now: int, *, limit: int = _CHUNK) -> asyncio.Future[Promoted]:
         """Make DEFERRED and SCHEDULED recipients that are due READY, the earliest first."""
         return self._walk(lambda index: index_drops.promote(index, now, limit))
+
+    def recall(self, due_after: int, *, limit: int = _CHUNK) -> asyncio.Future[Promoted]:
+        """Make DEFERRED recipients that are due later than that READY: the clock was wrong when they were deferred."""
+        return self._walk(lambda index: index_drops.recall(index, due_after, limit))
 
     def expire(self, received_before: int, *, limit: int = _CHUNK) -> asyncio.Future[Dropped]:
         """Settle as EXPIRED what is not claimed and was received before; held campaigns too, halted ones not."""

@@ -18,7 +18,7 @@ import apsw
 from queue_store.checkpointer import Checkpointer
 from queue_store.errors import StoreCorrupt, StoreError
 from queue_store.failpoints import ARMED, reach
-from queue_store.index import BatchRows, Index, as_json
+from queue_store.index import as_json, BatchRows, Index, may_be_durable
 from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
 
@@ -203,8 +203,9 @@ class Upkeep:
                     self._point(segment, [(body[0], *place) for body, place in zip(bodies, places, strict=True)])
                     if ARMED:
                         reach("copy-pointed")
-        except BaseException:
-            segments.rollback(length)
+        except BaseException as error:
+            if not may_be_durable(error):  # else the index may point there when it is opened anew
+                segments.rollback(length)
             raise
         if ARMED:
             reach("copy-committed")

@@ -35,6 +35,7 @@ _VERBS: Mapping[str, tuple[str, str, str]] = {
     "events": ("events", "events", "The stream of what happens."),
     "top": ("top.command", "top", "A live screen: rates, campaigns, lanes, halts."),
     "reload": ("reload", "reload", "Read the configuration again."),
+    "fsck": ("fsck", "fsck", "Check the queue's files, while the daemon is stopped."),
     "completion": ("completion", "completion", "The script that completes commands and ids in a shell."),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mtactl.message.reply import Reply
@@ -90,7 +90,9 @@ class Attempt:
                 self._log.ending(slot)
         self.results = (_CUT_OFF_AFTER_END,) * len(self._slots)
 
-    def settle(self, *, now: int, closed: bool, delivery: DeliverySettings) -> list[Settled]:
+    def settle(
+        self, *, now: int, closed: bool, delivery: DeliverySettings, lets_expire: Callable[[], bool]
+    ) -> list[Settled]:
         """Give what became of each recipient. `closed`: the gate is closed at this moment, so it is after the stop.
 
         A connection lost after the end of the message is `unknown` if the campaign is halted, else it is tried again
@@ -107,7 +109,9 @@ class Attempt:
             if ending is Ending.DELIVERED:
                 outcome, due = Outcome.DELIVERED, 0
             else:
-                outcome, due = self._judge(recipient, ending, now=now, closed=closed, delivery=delivery)
+                outcome, due = self._judge(
+                    recipient, ending, now=now, closed=closed, delivery=delivery, lets_expire=lets_expire
+                )
             if ending in _LOST:
                 self.was_lost = True
             lane.note(outcome, result.why if reply is None else reply)
@@ -159,7 +163,14 @@ class Attempt:
         return settled
 
     def _judge(
-        self, recipient: Recipient, ending: Ending, *, now: int, closed: bool, delivery: DeliverySettings
+        self,
+        recipient: Recipient,
+        ending: Ending,
+        *,
+        now: int,
+        closed: bool,
+        delivery: DeliverySettings,
+        lets_expire: Callable[[], bool],
     ) -> tuple[Outcome | None, int]:
         """Give the outcome of what was not delivered, or None and when the recipient is due again."""
         if ending is Ending.PERMANENT:
@@ -168,7 +179,7 @@ class Attempt:
             # What began and can't be retried: of a deferral the store makes DROPPED, of an uncertain one UNKNOWN, when
             # the halt is on record. Should we die before it is, the campaign goes on, and so does the recipient.
             return None, now
-        if is_expired(self.claim.message.received_at, delivery.expire_after, now):
+        if is_expired(self.claim.message.received_at, delivery.expire_after, now) and lets_expire():
             return Outcome.EXPIRED, 0
         if ending is Ending.LOST and self.reused and recipient.attempts == 0:
             return None, now  # the peer closed an idle session as we began: not a failure of this recipient

@@ -78,6 +78,7 @@ class Dispatcher:
         self._shortage = ""
         self._connecting = Turnstile(_CONNECTIONS_A_TURN)
         self._beginning = Turnstile(_TRANSACTIONS_A_TURN, is_shut=lambda: settler.is_behind)
+        self.lets_expire: Callable[[], bool] = lambda: True  # false while the clock is not to be believed
         settler.on_caught_up = self._beginning.reopen
         lanes.on_wanted = self._open_connection
 
@@ -284,7 +285,9 @@ class Dispatcher:
             lane.busy -= 1
             lane.in_flight -= len(attempt.claim.recipients)
             closed = self._gate.is_closed(attempt.claim.message.campaign)
-            settled = attempt.settle(now=self._now(), closed=closed, delivery=self._settings.delivery)
+            settled = attempt.settle(
+                now=self._now(), closed=closed, delivery=self._settings.delivery, lets_expire=self.lets_expire
+            )
             self._settler.add(settled, in_flight=True)
         if attempt.was_lost:
             self._lanes.fail(lane, Reply(451, "4.4.2", attempt.results[0].why or "connection lost"), session.peer)

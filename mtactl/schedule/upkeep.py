@@ -17,6 +17,8 @@ from queue_store.store import QueueStore
 __all__ = ["Upkeep"]
 
 _SECOND = 1_000_000
+_HOUR = 3600 * _SECOND
+_LATEST = 2  # times the longest retry
 
 _log = structlog.get_logger("queue")
 _EXPIRE_EVERY = 30.0
@@ -34,12 +36,14 @@ class Upkeep:
         lanes: Lanes,
         settings: Callable[[], Settings],
         now: Callable[[], int],
+        lets_expire: Callable[[], bool],
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._lanes = lanes
         self._settings = settings
         self._now = now
+        self._lets_expire = lets_expire
         self._next_due: int | None = store.recovery.next_due
         self._sooner = asyncio.Event()
         self._changed = {"expire": asyncio.Event(), "prune": asyncio.Event()}
@@ -97,8 +101,21 @@ class Upkeep:
             self.note_due(promoted.next_due)
         return not promoted.more
 
+    async def recall(self) -> bool:
+        """Make a chunk of what is due later than any retry could be ready: the clock was ahead when it was deferred.
+        Give whether that was all.
+        """
+        latest = self._now() + int(_LATEST * max(self._settings().delivery.retry) * _SECOND) + _HOUR
+        promoted = await self._store.recall(latest)
+        if promoted.by_campaign:
+            _log.warning("deferred mail was due beyond any retry: the clock was wrong")
+        self.enter_promoted(promoted)
+        return not promoted.more
+
     async def expire_old(self) -> bool:
         """Let a chunk of what is too old expire; give whether that was all."""
+        if not self._lets_expire():
+            return True
         expired = await self._store.expire(self._now() - int(self._settings().delivery.expire_after * _SECOND))
         for campaign, delta in expired.by_campaign.items():
             # Too many at once for a line each: `mtactl recipients --outcome expired` has them.
@@ -110,6 +127,8 @@ class Upkeep:
 
     async def _expire(self) -> None:
         while True:
+            while not await self.recall():
+                pass
             while not await self.expire_old():
                 pass
             await self._pause("expire", _EXPIRE_EVERY)

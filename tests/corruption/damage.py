@@ -1,4 +1,4 @@
-"""Damage to the files of a store, drawn from a seed: flipped bits, zeroed and overwritten blocks, cut tails, lost files."""
+"""Damage to the files of a store, drawn from a seed: flipped bits, blocks written over, cut tails, lost files."""
 
 from __future__ import annotations
 

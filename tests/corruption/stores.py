@@ -72,9 +72,7 @@ async def _append(store: QueueStore, truth: Truth, number: int, campaign: str) -
     sender = f"bounces+{number}@{campaign or 'plain'}.example"
     text = b"Subject: %d\r\n\r\n" % number + b"%d line of text\r\n" % number * (number % 40) + b".\r\n"
     due = CLOCK + 5 * SECOND if number % 11 == 3 else None
-    recipients = [
-        NewRecipient(address=f"user{number}.{at}@{lane}", lane=lane, due=due) for at in range(1 + number % 4)
-    ]
+    recipients = [NewRecipient(address=f"user{number}.{at}@{lane}", lane=lane, due=due) for at in range(1 + number % 4)]
     new = NewMessage(campaign=campaign, reverse_path=sender, received_at=CLOCK, body=[text], recipients=recipients)
     appended = await store.append(new)
     for recipient_id, recipient in zip(appended.recipient_ids, recipients, strict=True):

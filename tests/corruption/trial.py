@@ -9,6 +9,7 @@ What was not damaged costs nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 from collections import Counter
@@ -87,10 +88,8 @@ async def _live(folder: Path, truth: Truth, verdict: Verdict) -> None:
             await _drain(store, truth, verdict)
             await store.close()
         except (StoreDamaged, StoreFailed):
-            try:
+            with contextlib.suppress(StoreError):
                 await store.close()
-            except StoreError:
-                pass
             continue
         return
     raise Broken(f"it was opened {_OPENINGS} times, and is damaged still")

@@ -74,7 +74,13 @@ class CoreMachine(RuleBasedStateMachine):
         self.path = folder
         self.store = await QueueStore.open(folder, reserve=1 << 20, segment_size=1 << 16, now=lambda: self.clock)
         self.relay = ScriptedRelay(self.began)
-        self.core = Core(store=self.store, relay=self.relay, settings=SETTINGS, now=lambda: self.clock)
+        self.core = Core(
+            store=self.store,
+            relay=self.relay,
+            settings=SETTINGS,
+            now=lambda: self.clock,
+            monotonic=lambda: self.clock / 1e6,
+        )
         self.opened, self.leave = asyncio.Event(), asyncio.Event()
         self.task = asyncio.ensure_future(self._live())
         await self.opened.wait()

@@ -71,6 +71,7 @@ async def running(bench, **settings):
         relay=bench.relay,
         settings=Settings(delivery=delivery, lane={"*": lane}),
         now=lambda: bench.clock,
+        monotonic=lambda: bench.clock / 1e6,
     )
     try:
         async with bench.core:

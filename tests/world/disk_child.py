@@ -115,7 +115,6 @@ class Child:
         await asyncio.sleep(0.4)  # upkeep: checkpoints, what the drop left
         await self.append("kept", 2, 10)
 
-
     async def get_what_waited(self) -> None:
         for what, future in self.waiting:
             try:

@@ -94,7 +94,7 @@ def full_at(tmp_path: Path, point: int) -> None:
     assert not told["no reserve"], "the reserve is not put back"
     assert {name for (name,) in told["halted"]} == {"gone", "never-seen"}, told["full"]
     assert {what for (what,) in told["full"]} <= {"append"}, told["full"]
-    assert ["after"] * 2 == [facts[0] for facts in told["appended"]][-2:]
+    assert [facts[0] for facts in told["appended"]][-2:] == ["after"] * 2
     assert told["closed"], told
     judge(folder / "store", told)
 
