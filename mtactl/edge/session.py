@@ -76,6 +76,7 @@ class SMTPSession(SMTP):
         self._receiving = False  # a message's octets, or its commit
         self._stopping = False
         self._over = False
+        self._finished = False  # the conversation, to its last word
         self.driver: Driver | None = None  # runs the conversation; None for a client who was turned away
 
     def __dir__(self) -> list[str]:
@@ -97,7 +98,7 @@ class SMTPSession(SMTP):
         self.session.peer = self._peer
         refusal = self._opened(self)
         if refusal is not None:
-            self._over = True
+            self._over = self._finished = True
             self._say(refusal)
             self._wire.close()
             return
@@ -119,6 +120,8 @@ class SMTPSession(SMTP):
         """Tell the session, which ends by itself: a message whose commit is under way is never cut short."""
         self._wire.lose()
         self.transport = None
+        if self._finished:
+            self._let_go()
 
     def pause_writing(self) -> None:
         """Stop obeying a client that does not read the replies."""
@@ -170,9 +173,21 @@ class SMTPSession(SMTP):
             self._end(Reply(421, "4.3.0", "local error, closing"))
         finally:
             self._abandon()
-            self._over = True
+            self._over = self._finished = True
             self._wire.close()
             self._closed_down(self)
+            if self._wire.lost:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the circles that aiosmtpd makes of a session and its methods.
+
+        Otherwise what thousands of sessions held would stay until the garbage of the oldest generation is collected.
+        """
+        self._smtp_methods = {}
+        self._auth_methods = {}
+        self._client_connected_cb = None
+        self._wire.forget()
 
     async def _converse(self) -> None:
         timeout = self._policy.settings.command_timeout

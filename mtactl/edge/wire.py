@@ -267,6 +267,12 @@ class Wire:
                 self._timer.cancel()
             self._timer = self._loop.call_later(LINGER, self._transport.abort)
 
+    def forget(self) -> None:
+        """Drop what was never read, and whom there is to tell of it: the connection is gone and its session over."""
+        self._buffer = bytearray()
+        self._rest = None
+        self.on_event = _nobody
+
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:

@@ -1,8 +1,10 @@
 """Every limit of a listener, and the clients that go over it or go away."""
 
 import asyncio
+import gc
 import socket
 import struct
+import weakref
 
 import pytest
 
@@ -310,6 +312,31 @@ async def test_commit_under_way_is_finished_without_the_client(how):
         await edge.until(lambda: edge.listeners.connections == 0)
         assert edge.intake.committed == 1
         assert edge.policy.budget.used == 0
+
+
+@pytest.mark.parametrize("stage", [*STAGES, b"QUIT\r\n", b"NOOP\r\n" * 1000 + b"x" * 200_000, b"BDAT x\r\n"])
+@pytest.mark.parametrize("how", ["close", "reset", "turned away"])
+async def test_session_that_is_over_is_gone(stage, how):
+    """If this fails, what thousands of clients leave behind fills the memory until some garbage is collected."""
+    async with running_edge(max_connections=1) as edge, edge.client() as client:
+        made = []
+        sessions = edge.listeners._listeners[0].sessions
+        made += [weakref.ref(session) for session in sessions]
+        gc.disable()
+        try:
+            if how == "turned away":
+                async with edge.client(ehlo=False) as other:
+                    assert (await other.end()).startswith(b"421 ")
+            client.send(stage)
+            await client.writer.drain()
+            if how == "reset":
+                reset(client)
+            else:
+                client.writer.close()
+            await edge.until(lambda: edge.listeners.connections == 0)
+            await edge.until(lambda: made[0]() is None)
+        finally:
+            gc.enable()
 
 
 async def test_half_closed_client_still_gets_its_replies():
