@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash check format bench bench-micro clean
+.PHONY: help demo run test crash overload check format bench bench-micro clean
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## run all tests (ARGS="..." goes to pytest)
 
 crash: $(INSTALLED) ## kill the daemon at random moments, a hundred times (ARGS="--kills 300 --seed 7")
 	@$(BIN)/python -m tests.crash $(ARGS)
+
+overload: $(INSTALLED) ## inject faster than can be delivered for ten minutes; memory and answers (ARGS="--seconds 60")
+	@$(BIN)/python -m tests.overload $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .
