@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man schema
+.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man schema overload
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -41,6 +41,9 @@ corruption: $(INSTALLED) ## damage stores at random, 2,000 of them (ARGS="--stor
 
 fuzz: $(INSTALLED) ## feed strangers' octets to what takes them apart (ARGS="--seconds 600 --target edge")
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+overload: $(INSTALLED) ## inject faster than can be delivered for ten minutes; memory and answers (ARGS="--seconds 60")
+	@$(BIN)/python -m tests.overload $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .

@@ -59,8 +59,8 @@ async def open_session(
 ) -> SmtpSession:
     """Open a session as `hostname`, encrypted if `tls` is given and the peer can.
 
-    When the peer makes nothing of STARTTLS, or the handshake fails, it is opened again in the clear (RFC 7435 §3). Raises
-    TransientFailure.
+    When the peer makes nothing of STARTTLS, or the handshake fails, it is opened again in the clear (RFC 7435 §3).
+    Raises TransientFailure.
     """
     if tls is not None:
         try:

@@ -54,6 +54,11 @@ class Attempt:
         self.results: Sequence[RecipientResult] = ()
         self.was_lost = False  # known when settled: the session was lost before all results were known
 
+    @property
+    def was_stale(self) -> bool:
+        """Whether the session had served before and was lost without a reply to this: it ended while it was idle."""
+        return self.reused and all(result.ending is Ending.LOST and result.reply is None for result in self.results)
+
     def make_delivery(self, body: bytes) -> Delivery:
         """Give what the session is to do."""
         message = self.claim.message

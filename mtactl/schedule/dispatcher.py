@@ -289,6 +289,8 @@ class Dispatcher:
                 now=self._now(), closed=closed, delivery=self._settings.delivery, lets_expire=self.lets_expire
             )
             self._settler.add(settled, in_flight=True)
+        if attempt.was_stale:
+            return  # the next connection shows how the destination is
         if attempt.was_lost:
             self._lanes.fail(lane, Reply(451, "4.4.2", attempt.results[0].why or "connection lost"), session.peer)
         else:

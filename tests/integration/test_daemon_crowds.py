@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import os
+import resource
 import select
 import smtplib
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.processes import cpu_of
-from tests.world.application import inject
+from tests.world.application import inject, message
 from tests.world.daemon import Daemon, check_law, daemon
 from tests.world.operator import eventually, log_lines
 from tests.world.unruly import run_unruly_peer
@@ -169,3 +170,73 @@ def _overrun(node, stuck) -> None:
         check_law(node.report("stuck")["counts"])
     for number in range(20):
         inject_soon(node, f"r{number}@good.example", campaign="good")
+
+
+async def test_no_descriptor_for_a_peer_is_not_the_peers_fault(tmp_path):
+    """If it failed, a shortage of our own would put whole destinations off, spin, or cost mail an attempt."""
+    async with run_unruly_peer("", "") as peer:
+        with daemon(tmp_path, route=peer.port, extra=DELIVERY) as node:
+            await asyncio.to_thread(_run_short, node)
+            await seen(lambda: node.report("c")["counts"]["delivered"] == 31)
+            assert len(peer.delivered) == 31
+            await seen(lambda: node.status()["problems"] == [])
+            assert node.stop() == 0
+            outcomes = log_lines(node, "outcome")
+            assert [line["outcome"] for line in outcomes] == ["delivered"] * 31
+            assert {line["attempts"] for line in outcomes} == {1}
+            assert len(log_lines(node, "no room for connections")) == 1
+            assert not log_lines(node, "lane backs off")
+            assert not log_lines(node, "connection failed unexpectedly")
+
+
+def _run_short(node) -> None:
+    """Take all descriptors but those in use from the daemon, inject, and give them back."""
+    pid = node.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    with (
+        smtplib.SMTP("127.0.0.1", node.smtp_port, local_hostname="app.example", timeout=30) as client,
+        node.connect() as control,  # kept open: a new one could not be accepted then
+    ):
+        client.ehlo()
+        assert control("GET", "/v1/status")[0] == 200
+        client.sendmail("a@news.example", ["r@first.example"], message("c"))  # the store has its file open from now on
+        eventually(lambda: control("GET", "/v1/campaigns/c")[1]["counts"]["delivered"] == 1)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, before[1]))
+        for number in range(30):
+            client.sendmail("a@news.example", [f"r@{number % 10}.example"], message("c"))
+        eventually(lambda: "Too many open files" in str(control("GET", "/v1/status")[1]["problems"]))
+        used, begun = cpu_of(pid), time.monotonic()
+        time.sleep(3)
+        assert (cpu_of(pid) - used) / (time.monotonic() - begun) < 0.7, "it spins"
+        status, lanes = control("GET", "/v1/lanes")
+        assert status == 200
+        assert "backoff" not in {lane["state"] for lane in lanes["lanes"]}
+        assert control("POST", "/v1/campaigns/other/halt", {"confirm": "other"})[0] == 200
+        check_law(control("GET", "/v1/campaigns/c")[1]["counts"])
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+async def test_more_mail_at_once_than_memory(tmp_path):
+    """If it failed, large messages that come together would take the daemon's memory, or be refused for ever."""
+    async with run_unruly_peer("", "") as peer:
+        listener = 'max_memory = "1MiB"\nmax_message_size = "800KiB"'
+        with daemon(tmp_path, route=peer.port, listener=listener) as node:
+            await asyncio.to_thread(_fill_memory, node)
+            await seen(lambda: node.report("c")["counts"]["delivered"] == 2)
+            assert node.stop() == 0
+
+
+def _fill_memory(node) -> None:
+    big = message("c", body=(b"x" * 998 + b"\r\n") * 700)
+    with socket.create_connection(("127.0.0.1", node.smtp_port), 30) as slow:
+        lines = slow.makefile("rb")
+        lines.readline()
+        slow.sendall(b"HELO app.example\r\nMAIL FROM:<a@news.example>\r\nRCPT TO:<r@one.example>\r\nDATA\r\n")
+        assert [lines.readline()[:3] for _ in range(4)] == [b"250", b"250", b"250", b"354"]
+        slow.sendall(big)
+        answers = [inject(node.smtp_port, "r@one.example", data=big) for _ in range(3)]
+        assert {(code, text[:5]) for code, text in answers} == {(452, "4.3.1")}
+        assert node.halt("other")[0]["state"] in {"halting", "halted"}
+        slow.sendall(b".\r\n")
+        assert lines.readline()[:3] == b"250"
+    assert inject(node.smtp_port, "r@one.example", data=big)[0] == 250

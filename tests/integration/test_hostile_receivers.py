@@ -1,4 +1,4 @@
-"""The table of world/receiver_cells.py, row by row: what the first attempt is, what the next one does, what a halt says.
+"""What an attempt comes to, what the next one does, what a halt reports: the table of world/receiver_cells.py.
 
 All rows run at once, each with a receiver, a lane and a campaign of its own, so that their time-outs pass together.
 """
@@ -303,7 +303,7 @@ def _judge_halt_between(trial: Trial, report: dict, outcomes: list[dict]):
     yield from _judge_report(trial, report, outcomes, expected, after)
     kind = (
         "cancel"
-        if "waits" in trial.cell.first or trial.cell.stage == "ehlo" and "never" == trial.cell.first[0]
+        if "waits" in trial.cell.first or (trial.cell.stage == "ehlo" and trial.cell.first[0] == "never")
         else "stop"
     )
     if (report["stop"]["kind"], report["stop"]["in_flight_at_stop"]) != (kind, 0):
@@ -326,6 +326,38 @@ def _judge_report(trial: Trial, report: dict, outcomes: list[dict], expected, af
         yield f"delivered after the stop: {counts['delivered_after_stop']}, not {late}"
     if not all(step["at"] for step in report["steps"]) or report["stop"]["completed_at"] is None:
         yield f"steps: {report['steps']}"
+
+
+@pytest.mark.parametrize(
+    ("manner", "first", "retry"),
+    [
+        # It asks to be left alone (§3.8), so it is tried again when the schedule says.
+        ("421 4.7.0 enough for one connection", "later", "0.3s"),
+        # It had closed an idle session as we began: no failure of this recipient, and tried again at once.
+        ("hangs up", "lost", "1h"),
+        ("resets", "lost", "1h"),
+    ],
+)
+async def test_a_session_that_ends_as_the_next_message_begins(tmp_path, manner, first, retry):
+    """If it failed, mail would wait for an hour because a receiver limits the messages of a connection."""
+    cell = Cell(stage="again", manner=manner, first=(first,) * 3, said="", halt=("", "", ""))
+    async with trials(tmp_path, [("t", [cell], False)], seconds=20, retry=retry) as (node, (trial,)):
+        for name, attempts in (("d", ["taken"]), ("e", [first, "taken"])):
+            answer = await asyncio.to_thread(inject, node.smtp_port, f"{name}@{trial.lane}", campaign=trial.lane)
+            assert answer[0] == 250
+            await reports_when(node, is_over, [trial], lambda trial: trial.peer.asked)
+            await _until_told(node, f"{name}@{trial.lane}", len(attempts))
+            told = [line for line in log_lines(node, "outcome") if line["recipient"].startswith(name)]
+            assert [_token(line) for line in told] == attempts
+            assert trial.peer.delivered[name] == 1
+        assert len(trial.peer.conversations) == 2
+
+
+async def _until_told(node: Daemon, recipient: str, times: int) -> None:
+    for _ in range(200):
+        if sum(line["recipient"] == recipient for line in log_lines(node, "outcome")) >= times:
+            return
+        await asyncio.sleep(0.05)
 
 
 def test_the_table_covers_what_it_must():

@@ -21,11 +21,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.overload", description="inject faster than is delivered")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between two halts")
+    parser.add_argument(
+        "--connections", type=int, default=6, help="to each of ten destinations (6: 240 messages a second)"
+    )
     arguments = parser.parse_args()
     print(name_machine(describe_machine()), flush=True)
     folder = Path(tempfile.mkdtemp(prefix="mtactl-overload-", dir="/var/tmp"))
     try:
-        course = endure(folder, arguments.seconds, pause=arguments.pause, tell=lambda text: print(text, flush=True))
+        course = endure(
+            folder,
+            arguments.seconds,
+            pause=arguments.pause,
+            connections=arguments.connections,
+            tell=lambda text: print(text, flush=True),
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(course)

@@ -20,7 +20,6 @@ from tests.world.books import disagreements, leaks
 from tests.world.daemon import Daemon, check_law, daemon, peer_world
 
 LATENCY = 0.25  # seconds that the world takes for a message
-LANE = "max_connections = 6"  # so that it takes some 240 messages a second, whatever the machine
 LIMIT = 0.1  # seconds that an answer may take (the goal of the long form)
 
 
@@ -60,38 +59,45 @@ class Course:
 
     def __str__(self) -> str:
         count, seconds = self.counts, self.seconds
-        return "\n".join(
-            [
-                f"{seconds:.0f} s: {count['accepted'] / seconds:.0f}/s taken, {count['delivered'] / seconds:.0f}/s "
-                f"delivered, {count['dropped']:,} dropped by halts, {count['refused']:,} refused after them, "
-                f"{count['queued']:,} queued at the end; CPU {100 * self.cpu / seconds:.0f} %",
-                f"halts: {self.halts}",
-                f"/healthz: {self.health}",
-                f"memory (RSS): {self.memory_of_part(1):.0f} MiB in the second tenth of the time, "
-                f"{self.memory_of_part(9):.0f} in the last, {max(self.memory):.0f} at most",
-                f"load average: {min(self.load):.1f} to {max(self.load):.1f} on {os.cpu_count()} cores",
-                f"wrong: {len(self.wrong)}",
-            ]
-        )
+        rates = f"{count['accepted'] / seconds:.0f}/s taken, {count['delivered'] / seconds:.0f}/s delivered"
+        halted = f"{count['dropped']:,} dropped by halts, {count['refused']:,} refused after them"
+        first, last = self.memory_of_part(1), self.memory_of_part(9)
+        lines = [
+            f"{seconds:.0f} s: {rates}, {halted}, {count['queued']:,} queued at the end",
+            f"halts: {self.halts}",
+            f"/healthz: {self.health}",
+            f"memory (RSS): {first:.0f} MiB at the start, {last:.0f} at the end, {max(self.memory):.0f} at most",
+            f"CPU of the daemon: {100 * self.cpu / seconds:.0f} %",
+            f"load average: {min(self.load):.1f} to {max(self.load):.1f} on {os.cpu_count()} cores",
+            f"wrong: {len(self.wrong)}",
+        ]
+        return "\n".join(lines)
 
 
-def endure(folder: Path, seconds: float, *, pause: float, tell: Callable[[str], None] = lambda _: None) -> Course:
-    """Run a course. `pause`: seconds between two halts."""
+def endure(
+    folder: Path, seconds: float, *, pause: float, connections: int, tell: Callable[[str], None] = lambda _: None
+) -> Course:
+    """Run a course. `pause`: seconds between two halts; `connections`: to each destination.
+
+    So the world takes 10 destinations * connections / LATENCY messages a second at most, on any machine.
+    """
     course = Course(seconds)
-    with peer_world(folder / "world", {"*": {"latency": LATENCY}}) as world:
-        with daemon(folder / "node", route=world.port, lane=LANE) as node:
-            used = cpu_of(node.process.pid)
-            with _load(node.smtp_port) as load, _watching(node, course):
-                _halt_on(node, course, time.monotonic() + seconds, pause, tell)
-                course.cpu = cpu_of(node.process.pid) - used
-                course.counts = node.status()["totals"]
-                assert load.poll() is None, "the application ended by itself"
-            check_law(course.counts)
-            course.wrong += _audit(node, course, world)
-            assert node.stop() == 0
-            fsck = node.fsck()
-            if fsck.returncode:
-                course.wrong.append(fsck.stdout)
+    with (
+        peer_world(folder / "world", {"*": {"latency": LATENCY}}) as world,
+        daemon(folder / "node", route=world.port, lane=f"max_connections = {connections}") as node,
+    ):
+        used = cpu_of(node.process.pid)
+        with _load(node.smtp_port) as load, _watching(node, course):
+            _halt_on(node, course, time.monotonic() + seconds, pause, tell)
+            course.cpu = cpu_of(node.process.pid) - used
+            course.counts = node.status()["totals"]
+            assert load.poll() is None, "the application ended by itself"
+        check_law(course.counts)
+        course.wrong += _audit(node, course, world)
+        assert node.stop() == 0
+        fsck = node.fsck()
+        if fsck.returncode:
+            course.wrong.append(fsck.stdout)
     return course
 
 

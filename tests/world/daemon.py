@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -146,6 +146,21 @@ listen = "127.0.0.1:{self.smtp_port}"
             if kind in ("application/json", "application/problem+json"):
                 return answer.status, json.loads(text)
             return answer.status, text.decode()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def connect(self) -> Iterator[Callable[..., tuple[int, dict]]]:
+        """Give what asks the control API on one connection that stays open; it gives status and document."""
+        connection = _UnixConnection(str(self.socket), 30.0)
+
+        def ask(method: str, path: str, body: object = None) -> tuple[int, dict]:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+        try:
+            yield ask
         finally:
             connection.close()
 

@@ -3,16 +3,16 @@
 A message has three recipients; the receiver takes `a`, refuses `b` for good (550 to RCPT) and puts `c` off (450), so
 far as it comes to that before it goes wrong. `first` says what the first attempt is for each of them:
 
-    waits    no transaction began: no attempt is counted, the lane backs off, and it is sent when the lane is tried again
+    waits    no transaction began: no attempt is counted, and it is sent when the lane's back-off is over
     lost     the end of the message was not written: it was certainly not delivered, and is tried again (§4.5.4.1)
     unsure   the end was written and not answered: it may have been delivered, and is tried again (§4.5.4.1, §6.1)
     later    a 4yz of its own, or of all: it is tried again (§4.2.1)
     never    a 5yz of its own, or of all: it is bounced, and never tried again (§4.2.1)
     taken    delivered
 
-`halt` is what becomes of each when the campaign is halted while the receiver is at that stage (CONTRACT.md §1, §2): what
-did not begin is dropped; what is in flight goes on, and its answer is taken whatever it is; a temporary failure, and what
-was lost before its end, is dropped; what was lost behind its end is unknown. A halt before MAIL is a `cancel`.
+`halt` is what becomes of each when the campaign is halted while the receiver is at that stage (CONTRACT.md §1, §2):
+what did not begin is dropped; what is in flight goes on, and its answer is taken whatever it is; a temporary failure,
+and what was lost before its end, is dropped; what was lost behind its end is unknown. A halt before MAIL is a `cancel`.
 
 A reply that can't be told from another's bounces nobody: after a wrong count of pipelined replies all are `lost`.
 """
