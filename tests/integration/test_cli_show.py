@@ -124,7 +124,9 @@ async def test_a_page_is_written_whole_or_not_at_all(tmp_path):
         assert "wrong prices" in text
         assert "e\\x1b[Jvil\\u202e" in text
         assert "&lt;r0@" not in text
-        assert target.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0))
+        mask = os.umask(0)
+        os.umask(mask)
+        assert target.stat().st_mode & 0o777 == 0o666 & ~mask
         piped = await run(api.path, "show", "sale", "--html", "-")
         assert piped.err == ""
         assert re.sub(r"Made by .*", "", piped.out) == re.sub(r"Made by .*", "", text)

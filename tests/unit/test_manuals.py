@@ -122,7 +122,7 @@ def test_a_text_is_no_macro():
 
 
 @pytest.mark.needs("man", "man-db")
-@pytest.mark.needs("groff", "groff")
+@pytest.mark.needs("groff", "groff-base")
 @pytest.mark.needs("mandoc", "mandoc")
 def test_the_readers_of_pages_find_no_fault(tmp_path):
     """Broken: the pages show garbage in some reader."""
@@ -131,7 +131,7 @@ def test_the_readers_of_pages_find_no_fault(tmp_path):
         path.write_text(text, "ascii")
         for command in (
             ["man", "--warnings", "-l", str(path)],
-            ["groff", "-man", "-ww", "-z", str(path)],
+            ["groff", "-man", "-Tutf8", "-ww", "-z", str(path)],
             ["mandoc", "-T", "lint", "-W", "style", str(path)],
         ):
             environment = {**os.environ, "LC_ALL": "C.UTF-8", "MANPAGER": "cat", "MANWIDTH": "80"}
