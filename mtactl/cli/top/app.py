@@ -15,7 +15,6 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.events import Resize
-from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Input, RichLog, Static
 
 from mtactl.cli.client import Client
@@ -46,16 +45,10 @@ _SHORTEST = 0.2  # seconds between two polls, however much happens
 _LATE = 3.0  # seconds, or so many intervals, without an answer after which figures are not fresh
 _LOG_STRIP = {28: 4, 40: 8}  # lines of a screen from which the log always has so many of them below the table
 _LONGEST_STRIP = 12  # lines that it gets at most where the table leaves them free
+_OWN_ACTIONS = frozenset(
+    {"view", "next_view", "filter", "clear", "sort", "order", "details", "outcomes", "pause", "help", "leave"}
+)
 _TELLING = frozenset({"halt", "halt_step", "hold", "release", "drop", "retry"})
-
-
-class _Base(Screen[None]):
-    """The screen below the questions, on which Tab is no matter of fields."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "app.next_view(1)", show=False),
-        Binding("shift+tab", "app.next_view(-1)", show=False),
-    ]
 
 
 class TopApp(App[None]):
@@ -64,19 +57,25 @@ class TopApp(App[None]):
     CSS = SHEET
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(number), f"view('{name}')", show=False) for number, name in enumerate(_VIEWS, 1)),
-        Binding("slash", "filter", show=False),
-        Binding("escape", "clear", show=False),
-        Binding("s", "sort(1)", show=False),
-        Binding("S", "sort(-1)", show=False),
-        Binding("h", "order('hold')", show=False),
-        Binding("r", "order('release')", show=False),
-        Binding("x", "order('halt')", show=False),
-        Binding("o", "outcomes", show=False),
-        Binding("p", "pause", show=False),
-        Binding("question_mark", "help", show=False),
-        Binding("q", "quit", show=False),
-        Binding("ctrl+c", "quit", show=False, priority=True),
+        Binding(key, action, show=False, priority=True)
+        for key, action in (
+            *((str(number), f"view('{name}')") for number, name in enumerate(_VIEWS, 1)),
+            ("tab", "next_view(1)"),
+            ("shift+tab", "next_view(-1)"),
+            ("slash", "filter"),
+            ("escape", "clear"),
+            ("s", "sort(1)"),
+            ("S", "sort(-1)"),
+            ("h", "order('hold')"),
+            ("r", "order('release')"),
+            ("x", "order('halt')"),
+            ("enter", "details"),
+            ("o", "outcomes"),
+            ("p", "pause"),
+            ("question_mark", "help"),
+            ("q", "leave"),
+            ("ctrl+c", "quit"),
+        )
     ]
 
     def __init__(self, client: Client, poller: Poller, first: Snapshot, *, interval: float = 1.0) -> None:
@@ -102,10 +101,6 @@ class TopApp(App[None]):
         self._woken = asyncio.Event()
         self._standing = False
         self._rows = 0
-
-    def get_default_screen(self) -> Screen[None]:
-        """Give the screen below the questions."""
-        return _Base(id="_default")
 
     def compose(self) -> ComposeResult:
         """Make room for everything."""
@@ -135,6 +130,7 @@ class TopApp(App[None]):
 
     def on_unmount(self) -> None:
         """End what waits for the daemon."""
+        self._standing = False
         self._follower.stop()
         self._client.hang_up()
 
@@ -180,6 +176,8 @@ class TopApp(App[None]):
 
     def _look(self) -> None:
         """See what happened meanwhile, also that nothing did."""
+        if not self._is_standing():
+            return
         events = self._follower.take()
         if len(events) > _MOST_EVENTS:
             skipped = len(events) - _MOST_EVENTS
@@ -213,18 +211,23 @@ class TopApp(App[None]):
         then = time.strftime("%H:%M:%S", time.localtime(self._snapshot.at))
         away = f"{time.monotonic() - self._answered:.0f} s"
         if self._failure is not None:
-            why = f"{printable(self._failure.sentence)}. Trying again; the figures are of {then}, {away} ago."
-            return Text(why[:1].upper() + why[1:], style="bold red")
+            why = printable(self._failure.sentence)
+            why = elide(why[:1].upper() + why[1:], self.size.width, middle=False)
+            return Text(f"{why}\nTrying again; the figures are of {then}, {away} ago.", style="bold red")
         if self._paused:
             return Text(f"Paused: the figures are of {then}, {away} ago. p goes on.", style="bold yellow")
         if self._is_late():
             return Text(f"No answer from the daemon; the figures are of {then}, {away} ago.", style="bold red")
         return None
 
+    def _is_standing(self) -> bool:
+        """Whether there is a screen to draw on: an answer may come before it or behind it."""
+        return self._standing and bool(self.screen_stack) and bool(self.screen_stack[0].query(Overview))
+
     def _draw(self) -> None:
         """Draw everything anew."""
         snapshot, banner = self._snapshot, self._banner()
-        if not self._standing:
+        if not self._is_standing():
             return
         base = self.screen_stack[0]
         base.query_one(Overview).show(snapshot, self._poller.meter, banner=banner, with_halts=self._view != "halts")
@@ -335,6 +338,8 @@ class TopApp(App[None]):
 
     def say(self, text: Text) -> None:
         """Say something at the bottom of the screen, until the next thing is said or asked for."""
+        if not self._is_standing():
+            return
         message = self.screen_stack[0].query_one("#message", Static)
         message.display = bool(text.plain)
         message.update(text)
@@ -345,7 +350,7 @@ class TopApp(App[None]):
         self._view = view
         self.query_one("#body", ContentSwitcher).current = "halts-view" if view == "halts" else view
         self.query_one("#filter").display = False
-        self.query_one("#halts-view" if view == "halts" else f"#{view}").focus()
+        self.screen.set_focus(self.query_one("#halts-view" if view == "halts" else f"#{view}"))
         self._woken.set()
         self._draw()
 
@@ -367,7 +372,7 @@ class TopApp(App[None]):
         field = self.query_one("#filter", Input)
         field.value = self._matches[self._view]
         field.display = True
-        field.focus()
+        self.screen.set_focus(field)
 
     @on(Input.Changed, "#filter")
     def apply_filter(self, changed: Input.Changed) -> None:
@@ -397,35 +402,47 @@ class TopApp(App[None]):
         self._match("")
         self.action_view(self._view)
 
-    def action_order(self, verb: str) -> None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether a key means this action now: not while a question stands or a text is typed.
+
+        All keys are taken here, before the next one is looked at: in what is typed ahead, each key then goes to
+        where it would go if it were typed slowly.
+        """
+        if action not in _OWN_ACTIONS or action == "quit":
+            return super().check_action(action, parameters)
+        if len(self.screen_stack) > 1:
+            return False
+        return action == "clear" or not isinstance(self.focused, Input)
+
+    async def action_order(self, verb: str) -> None:
         """Hold, release or halt the campaign that the cursor is on."""
         key = self.query_one("#campaigns", Grid).key if self._view == "campaigns" else None
         report = next((each for each in self._snapshot.campaigns if each.campaign == key), None)
         if report is None:
             self.say(Text("No campaign is chosen: 1 shows them.", style="yellow"))
         else:
-            self._order(verb, report)
+            await self._order(verb, report)
 
-    def _order(self, verb: str, report: CampaignReport) -> None:
+    async def _order(self, verb: str, report: CampaignReport) -> None:
         fresh = self._banner() is None
         self._paused = False
         self.say(Text())
         rate = self._snapshot.campaign_rates.get(report.campaign) if fresh else None
-        self._orders.begin(verb, report, rate)
+        await self._orders.begin(verb, report, rate)
 
-    @on(Grid.Chosen)
-    def open_details(self, chosen: Grid.Chosen) -> None:
-        """Show the report of a campaign."""
-        if self._view != "campaigns":
+    async def action_details(self) -> None:
+        """Show the report of the campaign that the cursor is on."""
+        key = self.query_one("#campaigns", Grid).key if self._view == "campaigns" else None
+        if key is None:
             return
-        details = self._details = Details(chosen.key)
+        details = self._details = Details(key)
 
-        def close(verb: str | None) -> None:
+        async def close(verb: str | None) -> None:
             report, self._details = self._snapshot.detail, None
             if verb and report is not None and report.campaign == details.campaign:
-                self._order(verb, report)
+                await self._order(verb, report)
 
-        self.push_screen(details, close)
+        await self.push_screen(details, close)
         self._woken.set()
 
     def action_outcomes(self) -> None:
@@ -441,9 +458,13 @@ class TopApp(App[None]):
         self._woken.set()
         self._draw()
 
-    def action_help(self) -> None:
+    async def action_help(self) -> None:
         """Say which key does what."""
-        self.push_screen(Help())
+        await self.push_screen(Help())
+
+    async def action_leave(self) -> None:
+        """Leave the screen."""
+        await self.action_quit()
 
     async def action_quit(self) -> None:
         """Leave the screen."""

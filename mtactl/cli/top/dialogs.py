@@ -63,6 +63,7 @@ class HaltQuestion(ModalScreen[CampaignReport | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", show=False),
+        Binding("tab,shift+tab,up,down", "other_field", show=False, priority=True),
         Binding("ctrl+c", "app.quit", show=False, priority=True),
     ]
 
@@ -87,9 +88,14 @@ class HaltQuestion(ModalScreen[CampaignReport | None]):
             yield Static(id="said")
             yield Static(Text.assemble(("Enter", "bold"), " halt   ", ("Tab", "bold"), " next field   ", *_LEAVE))
 
-    def on_mount(self) -> None:
-        """Begin with the id."""
-        self.query_one("#confirm", Input).focus()
+    def begin(self) -> None:
+        """Take what is typed, from now on."""
+        self.set_focus(self.query_one("#confirm", Input))
+
+    def action_other_field(self) -> None:
+        """Go to the other field."""
+        here = self.focused is not None and self.focused.id == "confirm"
+        self.set_focus(self.query_one("#reason" if here else "#confirm", Input))
 
     @on(Input.Submitted)
     async def submit(self) -> None:

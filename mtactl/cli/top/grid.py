@@ -13,7 +13,6 @@ from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
-from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -33,16 +32,8 @@ class Grid(ScrollView, can_focus=True):
         Binding("pagedown,space", "page(1)", show=False),
         Binding("home,g", "first", show=False),
         Binding("end,G", "last", show=False),
-        Binding("enter", "choose", show=False),
     ]
     DEFAULT_CSS = "Grid { overflow-x: hidden; overflow-y: auto; scrollbar-size-vertical: 1; }"
-
-    class Chosen(Message):
-        """Enter was pressed on a row."""
-
-        def __init__(self, key: str) -> None:
-            super().__init__()
-            self.key = key
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  (textual's own name)
         super().__init__(id=id)
@@ -104,11 +95,6 @@ class Grid(ScrollView, can_focus=True):
     def action_last(self) -> None:
         """Go to the last row."""
         self._go(len(self._keys) - 1)
-
-    def action_choose(self) -> None:
-        """Tell that Enter was pressed."""
-        if self.key is not None:
-            self.post_message(self.Chosen(self.key))
 
     def _go(self, row: int) -> None:
         self._row = max(0, min(row, len(self._keys) - 1))

@@ -31,46 +31,46 @@ class Orders:
         self._app = app
         self._client = client
         self._say = say
-        self._open = False
 
-    def begin(self, verb: str, report: CampaignReport, rate: float | None) -> None:
-        """Begin with a verb ("hold", "release" or "halt"), unless another one is not done with.
+    async def begin(self, verb: str, report: CampaignReport, rate: float | None) -> None:
+        """Begin with a verb ("hold", "release" or "halt"): ask the question, if there is one.
 
-        The question is asked at once, of the figures that are on the screen: what is typed next is meant for it.
+        It is asked at once, of the figures that are on the screen, and stands when this returns: what is typed next is
+        meant for it.
         """
+        campaign = printable(report.campaign)
         if report.stop is not None:
             done = "is halted" if report.state == "halted" else "is being halted"
-            self._say(Text(f"{printable(report.campaign)} {done}, {describe_request(report.stop)}", style="yellow"))
-        elif not self._open:
-            self._open = True
-            self._app.run_worker(self._carry_out(verb, report, rate), group="orders")
-
-    async def _carry_out(self, verb: str, report: CampaignReport, rate: float | None) -> None:
-        try:
-            if verb == "halt":
-                await self._halt(report, rate)
-            else:
-                await self._hold_or_release(verb, report)
-        except Failure as failure:
-            self._say(tell(failure))
-        finally:
-            self._open = False
-
-    async def _hold_or_release(self, verb: str, report: CampaignReport) -> None:
-        campaign = report.campaign
-        if (report.state == "held") == (verb == "hold"):
+            self._say(Text(f"{campaign} {done}, {describe_request(report.stop)}", style="yellow"))
+        elif verb == "halt":
+            await self._ask_for_halt(report, rate)
+        elif (report.state == "held") == (verb == "hold"):
             told = "is held already" if verb == "hold" else "is not held"
-            self._say(Text(f"{printable(campaign)} {told}.", style="yellow"))
-            return
+            self._say(Text(f"{campaign} {told}.", style="yellow"))
+        else:
+            await self._ask_plainly(verb, report)
+
+    async def _ask_plainly(self, verb: str, report: CampaignReport) -> None:
+        campaign = report.campaign
         meaning = (
             "Nothing of it begins until it is released; nothing is dropped."
             if verb == "hold"
             else f"{count(report.counts.queued)} queued may go out."
         )
         question = Text(f"{verb.capitalize()} {printable(campaign)}?", style="bold")
-        if not await self._app.push_screen_wait(YesNo(question, _describe(report), Text(meaning))):
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._app.run_worker(self._carry_out(verb, campaign), group="orders")
+
+        await self._app.push_screen(YesNo(question, _describe(report), Text(meaning)), answered)
+
+    async def _carry_out(self, verb: str, campaign: str) -> None:
+        try:
+            answer = await asyncio.to_thread(self._client.post, campaign_path(campaign, verb), CampaignReport)
+        except Failure as failure:
+            self._say(tell(failure))
             return
-        answer = await asyncio.to_thread(self._client.post, campaign_path(campaign, verb), CampaignReport)
         counts = answer.value.counts
         if verb == "hold":
             told = f"is held: {count(counts.queued)} queued, {count(counts.in_flight)} in flight."
@@ -78,7 +78,7 @@ class Orders:
             told = f"is {answer.value.state}: {count(counts.queued)} queued may go out."
         self._say(Text(f"{printable(campaign)} {told}", style="green"))
 
-    async def _halt(self, report: CampaignReport, rate: float | None) -> None:
+    async def _ask_for_halt(self, report: CampaignReport, rate: float | None) -> None:
         campaign = report.campaign
         lines = [
             Text.assemble((f"Halt {printable(campaign)}", "bold red"), f" on {printable(report.node)}"),
@@ -86,15 +86,18 @@ class Orders:
             Text("A halt can't be undone: what is queued is dropped, and nothing of it begins on this node again."),
         ]
         question = HaltQuestion(campaign, lines, lambda reason: self._send_halt(campaign, reason))
-        answer = await self._app.push_screen_wait(question)
-        if answer is None:
-            self._say(Text("Nothing was halted.", style="yellow"))
-            return
-        stop = answer.stop
-        told = "is halted for good"
-        if stop is not None and answer.state != "halted":
-            told += f": {count(stop.queued_at_stop)} queued to drop, {count(stop.in_flight_at_stop)} in flight"
-        self._say(Text(f"{printable(campaign)} {told}.", style="bold green"))
+
+        def answered(answer: CampaignReport | None) -> None:
+            if answer is None:
+                self._say(Text("Nothing was halted.", style="yellow"))
+                return
+            told, stop = "is halted for good", answer.stop
+            if stop is not None and answer.state != "halted":
+                told += f": {count(stop.queued_at_stop)} queued to drop, {count(stop.in_flight_at_stop)} in flight"
+            self._say(Text(f"{printable(campaign)} {told}.", style="bold green"))
+
+        await self._app.push_screen(question, answered)
+        question.begin()
 
     def _send_halt(self, campaign: str, reason: str | None) -> CampaignReport:
         """Ask for the halt; return when it is durable. Runs in a thread."""
