@@ -213,19 +213,18 @@ async def test_where_mail_goes_follows_the_new_name_servers_and_port(tmp_path):
         begun = extra.format(port=first.port, names=names[0].nameserver)
         with daemon(tmp_path, extra=begun) as node:
             reload = Reloader(node)
-            assert (await asyncio.to_thread(inject, node.smtp_port, "r@x.example"))[0] == 250
-            await until(lambda: len(first.delivered) == 1)
-            base = (begun, extra.format(port=first.port, names=names[1].nameserver))
-            reload("", "dns.nameservers", base=base)
-            assert (await asyncio.to_thread(inject, node.smtp_port, "r@x.example"))[0] == 250
-            await until(lambda: len(second.delivered) == 1)
 
-            assert (await asyncio.to_thread(inject, node.smtp_port, "r@[127.0.0.1]"))[0] == 250
-            await until(lambda: len(first.delivered) == 2)
-            base = (begun, extra.format(port=second.port, names=names[1].nameserver))
-            reload("", "delivery.port", base=base)
-            assert (await asyncio.to_thread(inject, node.smtp_port, "r@[127.0.0.1]"))[0] == 250
-            await until(lambda: len(second.delivered) == 2)
+            async def goes_to(peer, address: str) -> None:
+                before = len(peer.delivered)
+                assert (await asyncio.to_thread(inject, node.smtp_port, address))[0] == 250
+                await until(lambda: len(peer.delivered) == before + 1)
+
+            await goes_to(first, "r@x.example")
+            reload("", "dns.nameservers", base=(begun, extra.format(port=first.port, names=names[1].nameserver)))
+            await goes_to(second, "r@x.example")
+            await goes_to(first, "r@[127.0.0.1]")
+            reload("", "delivery.port", base=(begun, extra.format(port=second.port, names=names[1].nameserver)))
+            await goes_to(second, "r@[127.0.0.1]")
             assert await asyncio.to_thread(node.stop) == 0
 
 

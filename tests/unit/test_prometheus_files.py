@@ -65,6 +65,20 @@ def test_what_an_alert_tells(name):
     assert told["runbook_url"] == f"docs/operations.md#alert-{name.lower()}"
 
 
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+@pytest.mark.skipif(not OPERATIONS.exists(), reason="docs/operations.md is not written yet")
+def test_each_alert_is_explained_where_it_says():
+    """A link that leads nowhere is worse than none, at two in the morning."""
+    text = OPERATIONS.read_text()
+    headings = re.findall(r"(?m)^#+ (.+)$", text)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    anchors |= set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
+    missing = [name for name in ALERTS if f"alert-{name.lower()}" not in anchors]
+    assert not missing, f"docs/operations.md has no heading such as: ### Alert {missing[0]}"
+
+
 def test_names_of_recording_rules():
     """level:metric:operations is what people guess from."""
     assert all(re.fullmatch(r"(instance|job):mtactl_[a-z_]+:[a-z0-9_]+", name) for name in RECORDS)
