@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man schema overload
+.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man schema overload install uninstall deb boot-test constraints
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -71,6 +71,25 @@ bench-micro: $(INSTALLED) ## measure the hot paths alone (ARGS="..." goes to pyt
 	@$(BIN)/python -m pytest tests/bench/micro -o python_files='bench_*.py' -p no:cacheprovider --quiet \
 		--benchmark-columns=median,iqr,ops,rounds --benchmark-group-by=func \
 		--benchmark-storage=file://./var/bench-micro $(ARGS)
+
+# prefix, bindir, sysconfdir, unitdir, … (packaging/folders) and DESTDIR are passed on, from the command line too.
+export DESTDIR prefix bindir sysconfdir unitdir sysusersdir tmpfilesdir mandir docdir
+MAN := $(if $(wildcard build/man),,$(shell grep -q '^man:' $(firstword $(MAKEFILE_LIST)) && echo man))
+
+install: $(MAN) ## install below prefix=/usr/local, with its own copy of all that it runs on (DESTDIR=, prefix=)
+	@PYTHON="$(PYTHON)" packaging/install
+
+uninstall: ## take away what install put there, but not the configuration and the store
+	@packaging/uninstall
+
+deb: $(MAN) ## build a Debian package for this release of Debian, build/mtactl_*.deb
+	@packaging/build-deb
+
+boot-test: ## install the package in a fresh Debian, boot it with systemd and try it (as root; downloads it)
+	@packaging/boot-test
+
+constraints: ## take the newest versions of the libraries into install and deb
+	@PYTHON="$(PYTHON)" packaging/renew-constraints
 
 clean: ## remove what the other targets made
 	rm -rf .venv var dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
