@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash corruption check format bench bench-micro clean fuzz man schema overload install uninstall deb boot-test constraints
+.PHONY: docs pictures help demo run test crash corruption check format bench bench-micro clean fuzz man schema overload install uninstall deb boot-test constraints
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -63,6 +63,13 @@ man: $(INSTALLED) ## make the manual pages, and the shells' completion scripts, 
 	@$(BIN)/python -m tools.manuals build/man
 	@mkdir -p build/completion
 	@for shell in bash zsh fish; do $(BIN)/mtactl completion $$shell > build/completion/mtactl.$$shell; done
+
+docs: $(INSTALLED) ## make the API's reference anew (docs/api.md), from the routes themselves
+	@$(BIN)/python -m tools.api_reference
+
+pictures: $(INSTALLED) ## take the pictures of a halt and of the live screen anew, from real runs (needs tmux)
+	@$(BIN)/python -m tests.halt_picture docs/images/halt.svg
+	@$(BIN)/python -m tests.top_picture docs/images/top.svg
 
 bench: $(INSTALLED) ## measure, as ratios against a peer run in the same minute (ARGS="--list", "--only rates --scale 0.1")
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -1,4 +1,4 @@
-"""`make top-picture`: the picture of mtactl top in docs/images, from a real run.
+"""`make pictures`: the picture of mtactl top in docs/images, from a real run.
 
 Starts a world, the daemon and a load, opens the live screen without a terminal, halts a campaign by its keys,
 and keeps what is then on the screen.
