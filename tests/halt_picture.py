@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import re
 import shlex
 import subprocess
@@ -68,7 +69,7 @@ async def take_picture(path: Path, columns: int) -> None:
             finally:
                 terminal.end()
     lines = [line for line in shown.rstrip().splitlines() if "Pane is dead" not in line]
-    console = Console(record=True, width=columns, file=tempfile.TemporaryFile("w"), force_terminal=True)
+    console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(f"$ {shlex.join(command)}"))
     console.print(Text.from_ansi("\n".join(lines).rstrip()))
     picture = console.export_svg(title="mtactl halt")
