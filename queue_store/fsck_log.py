@@ -20,6 +20,8 @@ __all__ = ["check_log"]
 _HEADER = struct.Struct(">IIIIIIII")  # magic, version, page size, checkpoint, two salts, two checksums
 _FRAME = struct.Struct(">IIIIII")  # page, size of the file after a commit (else 0), two salts, two checksums
 _MAGICS = {0x377F0682: "<", 0x377F0683: ">"}  # the byte order of the words that are summed
+_SALTED = 16  # octets of a frame, up to the end of the salts
+_SECTOR = 512
 _MASK = 0xFFFFFFFF
 
 
@@ -71,16 +73,26 @@ def _walk(file: BinaryIO, log: _Log) -> tuple[int, int]:
     sums = log.sums
     sound = lost = 0
     whole = True
+    at = _HEADER.size
     while len(octets := file.read(_FRAME.size + log.page_size)) == _FRAME.size + log.page_size:
         _, commit, *rest = _FRAME.unpack_from(octets)
         ours = tuple(rest[:2]) == log.salts
-        if whole:
-            sums = _add(log.order, octets[_FRAME.size :], _add(log.order, octets[:8], sums))
-            whole = ours and tuple(rest[2:]) == sums
+        if whole or (ours and commit):
+            follows = _add(log.order, octets[_FRAME.size :], _add(log.order, octets[:8], sums)) == tuple(rest[2:])
+            whole = whole and ours and follows
             sound += whole
-        if not whole and ours and commit:
-            lost += 1
+            if not whole and ours and commit and (follows or _is_in_one_sector(at)):
+                lost += 1
+        sums = (rest[2], rest[3])  # of the frame before, as it says
+        at += len(octets)
     return sound, lost
+
+
+def _is_in_one_sector(at: int) -> bool:
+    """Whether the head of a frame, up to the salts, is in one sector. Else a power cut may leave a mark of a commit
+    from an older log with the salts of this one.
+    """
+    return at // _SECTOR == (at + _SALTED - 1) // _SECTOR
 
 
 def _add(order: str, octets: bytes, sums: tuple[int, int]) -> tuple[int, int]:
