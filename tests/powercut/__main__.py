@@ -14,16 +14,10 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.powercut.cuts import Cutter, Summary, record_lives, room_in_memory
-from tests.powercut.recording import Recorder, compile_recorder
+from tests.powercut.cuts import Summary, record_lives, room_in_memory, take_share
+from tests.powercut.recording import compile_recorder
 
 DEEPER = 60  # one in so many cuts is followed by a life that is cut again
-
-
-def work(recorder: Recorder, inode: int, seed: int, room: Path, cuts: int, share: tuple[int, int]) -> Summary:
-    """Take a share of the points of a record, in a process of its own."""
-    place = Path(tempfile.mkdtemp(dir=room))
-    return Cutter(recorder, inode, seed, room=place).run(cuts, deeper=DEEPER, share=share)
 
 
 def main() -> int:
@@ -43,7 +37,8 @@ def main() -> int:
             while len(total.distinct) < arguments.states and not total.failures:
                 recorder, inode = record_lives(room / f"disk-{seed}", library, 10 * seed, arguments.messages)
                 shares = [(number, arguments.processes) for number in range(arguments.processes)]
-                parts = [pool.submit(work, recorder, inode, seed, room, arguments.cuts, share) for share in shares]
+                options = {"room": room, "cuts": arguments.cuts, "deeper": DEEPER}
+                parts = [pool.submit(take_share, recorder, inode, seed, share=share, **options) for share in shares]
                 for part in parts:
                     total.add(part.result())
                 print(f"record {seed}: {total}", flush=True)

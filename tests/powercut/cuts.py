@@ -60,7 +60,7 @@ class Summary:
 
 
 class Cutter:
-    """Tries points of one record. `share`, as (number, of), takes a part of them, so that several can share the work."""
+    """Tries points of one record."""
 
     def __init__(self, recorder: Recorder, inode: int, seed: int, *, room: Path, honest: bool = True) -> None:
         self.recorder = recorder
@@ -75,7 +75,7 @@ class Cutter:
 
     def run(self, cuts: int, *, kills: bool = True, deeper: int = 0, share: tuple[int, int] = (0, 1)) -> Summary:
         """Cut at so many points; at some of them, kill too; and let the store live on after every `deeper`th cut, and
-        cut that life again.
+        cut that life again. `share`: a part of the points, as (number, of), so that several processes can share the work.
         """
         recorder = self.recorder
         number = sum(event.kind in AFTER for event in read_events(recorder.log))
@@ -183,6 +183,15 @@ def boot(number: int, room: Path) -> Iterator[Path]:
         yield path
     finally:
         attempts._BOOT_ID = kept
+
+
+def take_share(
+    recorder: Recorder, inode: int, seed: int, *, room: Path, cuts: int, deeper: int, share: tuple[int, int]
+) -> Summary:
+    """Take a share of the points of a record, in a process of its own."""
+    attempts._FIRST_SLOTS = 4  # a log of 2 MiB in each state would cost more than all else
+    place = Path(tempfile.mkdtemp(dir=room))
+    return Cutter(recorder, inode, seed, room=place).run(cuts, deeper=deeper, share=share)
 
 
 def record_lives(folder: Path, library: Path, seed: int, messages: int) -> tuple[Recorder, int]:

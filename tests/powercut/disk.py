@@ -85,7 +85,7 @@ class File:
             self.changes.pop(0).apply(self.certain)
 
     def after_cut(self, chance: random.Random | None, keep: float) -> bytes:
-        """Give a content that a cut may leave; without chance, the one in which nothing of what is uncertain is there."""
+        """Give a content that a cut may leave; without chance, the one with nothing that is uncertain."""
         changes = self.changes[: self._first_cut_lost(chance, keep)]
         pages: dict[int, dict[int, int]] = defaultdict(dict)  # which changes touch a page: the how many-eth of them
         least: dict[int, int] = defaultdict(int)  # how many of them are there for certain

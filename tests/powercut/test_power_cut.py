@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from queue_store import attempts
 from tests.powercut.cuts import Cutter, record_lives, room_in_memory
 from tests.powercut.disk import Change, Disk, File, Folder
 from tests.powercut.recording import compile_recorder, read_events
@@ -19,6 +20,11 @@ def room(tmp_path_factory):
     folder = room_in_memory(tmp_path_factory.getbasetemp())
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def small_logs(monkeypatch):
+    monkeypatch.setattr(attempts, "_FIRST_SLOTS", 4)  # 2 MiB in each state would cost more than all else
 
 
 @pytest.fixture(scope="module")
