@@ -34,6 +34,8 @@ _MAP_ENTRIES = USABLE // 5
 _UNKNOWN = 0  # no page has the number
 _PAGES = 1 << 31
 _DEPTH = 40
+_SALTED = 16  # octets of a frame, up to the end of the salts
+_SECTOR = 512
 _LOCK_PAGE = (1 << 30) // PAGE + 1  # never used
 
 # A row: the key where the table has one, the columns as they are stored, and whether it is of an older version.
@@ -50,6 +52,13 @@ def _roots_of_tables() -> dict[int, str]:
             "SELECT rootpage, type, name FROM sqlite_schema WHERE rootpage > 0"
         ).fetchall()
     return {root: name if kind == "table" else "" for root, kind, name in found}
+
+
+def _is_in_one_sector(at: int) -> bool:
+    """Whether the head of a frame, up to the salts, is in one sector. Else a power cut may leave the mark of a commit of
+    an older log beside the salts of this one.
+    """
+    return at // _SECTOR == (at + _SALTED - 1) // _SECTOR
 
 
 class PageImage:
@@ -126,7 +135,8 @@ class PageImage:
             fits = add_to_sums(order, text, add_to_sums(order, self._log[at : at + 8], sums)) == tuple(rest[2:])
             sums = rest[2], rest[3]
             if tuple(rest[:2]) == tuple(salts):
-                frames.append((page if page < _PAGES else _UNKNOWN, commit, fits))
+                ends = commit if fits or _is_in_one_sector(at) else 0
+                frames.append((page if page < _PAGES else _UNKNOWN, ends, fits))
             else:
                 frames.append((_UNKNOWN, 0, False))
         return frames

@@ -25,7 +25,10 @@ BOOTS = [f"{number:08d}-0000-4000-8000-000000000000" for number in range(3)]
 # What tells one state from another: not the lock, and nothing that is not believed after a cut.
 TELLING = ("queue.db", "queue.db-wal", "queue.db-journal")
 KEEP = (0.0, 0.5, 0.9)  # odds that all changes to a page, a size or a name are on the disk
+KILLS = 5  # at one in so many points the process is killed too
 DEEPER = 12  # messages of a life that follows a cut
+DEEPER_CUTS = 25  # of that life
+AFTER = "CMUWTAsw"  # kinds of events after which it is cut: those that change what may be there, or must be
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Summary:
 
 
 class Cutter:
-    """Tries points of one record. `share`, as (number, of), takes a part of them, so that several can share the work."""
+    """Tries points of one record."""
 
     def __init__(self, recorder: Recorder, inode: int, seed: int, *, room: Path, honest: bool = True) -> None:
         self.recorder = recorder
@@ -70,12 +73,12 @@ class Cutter:
         self.base: Path | None = None  # what was in the folder when the record began
         self.inodes: dict[Path, int] = {}
 
-    def run(self, cuts: int, *, kills: bool, deeper: int = 0, share: tuple[int, int] = (0, 1)) -> Summary:
-        """Cut at so many points; at each of them, kill too; and let the store live on after every `deeper`th cut, and
-        cut that life again.
+    def run(self, cuts: int, *, kills: bool = True, deeper: int = 0, share: tuple[int, int] = (0, 1)) -> Summary:
+        """Cut at so many points; at some of them, kill too; and let the store live on after every `deeper`th cut, and
+        cut that life again. `share`: a part of the points, as (number, of), so that several processes can share the work.
         """
         recorder = self.recorder
-        number = sum(event.kind != "P" for event in read_events(recorder.log))
+        number = sum(event.kind in AFTER for event in read_events(recorder.log))
         points = set(random.Random(self.seed).sample(range(number), min(cuts, number)))
         disk = Disk(recorder.folder, self.inode, honest=self.honest)
         if self.base is not None:
@@ -85,16 +88,16 @@ class Cutter:
             disk.take(event)
             if event.kind == "K":
                 self.ledger.take(event.data.decode().splitlines())
-            if event.kind == "P":
+            if event.kind not in AFTER:
                 continue
             if at in points:
                 turn += 1
                 if turn % share[1] == share[0]:
-                    self._cut(disk, at, kills=kills, deeper=deeper > 0 and turn % deeper == 0)
+                    self._cut(disk, at, kill=kills and turn % KILLS == 0, deeper=deeper > 0 and turn % deeper == 0)
             at += 1
         return self.summary
 
-    def _cut(self, disk: Disk, at: int, *, kills: bool, deeper: bool) -> None:
+    def _cut(self, disk: Disk, at: int, *, kill: bool, deeper: bool) -> None:
         chance = random.Random(f"{self.seed} {at}")
         self.summary.cuts += 1
         with self._state(disk, None, 0.0) as folder:
@@ -104,7 +107,7 @@ class Cutter:
                 if deeper and keep == KEEP[1]:
                     self._live_on(folder, at)
                 self._examine(folder, f"cut at {at}, {keep} kept")
-        if kills:
+        if kill:
             with self._folder() as folder:
                 disk.write_all(folder)
                 self.summary.kills += 1
@@ -164,7 +167,7 @@ class Cutter:
             deeper = Cutter(recorder, inode, self.seed + at, room=self.room, honest=self.honest)
             deeper.base, deeper.inodes = base, inodes
             deeper.ledger = copy.deepcopy(self.ledger)
-            summary = deeper.run(25, kills=False)
+            summary = deeper.run(DEEPER_CUTS, kills=False)
             self.summary.facts["states of a life after a cut"] += summary.states
             self.summary.add(summary)
 
@@ -180,6 +183,28 @@ def boot(number: int, room: Path) -> Iterator[Path]:
         yield path
     finally:
         attempts._BOOT_ID = kept
+
+
+def take_share(
+    recorder: Recorder, inode: int, seed: int, *, room: Path, cuts: int, deeper: int, share: tuple[int, int]
+) -> Summary:
+    """Take a share of the points of a record, in a process of its own."""
+    attempts._FIRST_SLOTS = 4  # a log of 2 MiB in each state would cost more than all else
+    place = Path(tempfile.mkdtemp(dir=room))
+    return Cutter(recorder, inode, seed, room=place).run(cuts, deeper=deeper, share=share)
+
+
+def record_lives(folder: Path, library: Path, seed: int, messages: int) -> tuple[Recorder, int]:
+    """Record a store from its very beginning, with two deaths while it is made and one in the midst of work; give the
+    record, and the inode of the folder that it is in.
+    """
+    recorder = Recorder(folder, library)
+    recorder.live(seed, 1, failpoint="folder-made")
+    recorder.live(seed + 1, 1, failpoint="segments-folder-made")
+    recorder.live(seed + 2, messages)
+    recorder.live(seed + 3, messages, failpoint=f"slot-done:{messages}")
+    recorder.live(seed + 4, messages)
+    return recorder, folder.stat().st_ino
 
 
 def _digest(store: Path) -> bytes:

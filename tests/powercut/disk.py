@@ -85,7 +85,7 @@ class File:
             self.changes.pop(0).apply(self.certain)
 
     def after_cut(self, chance: random.Random | None, keep: float) -> bytes:
-        """Give a content that a cut may leave; without chance, the one in which nothing of what is uncertain is there."""
+        """Give a content that a cut may leave; without chance, the one with nothing that is uncertain."""
         changes = self.changes[: self._first_cut_lost(chance, keep)]
         pages: dict[int, dict[int, int]] = defaultdict(dict)  # which changes touch a page: the how many-eth of them
         least: dict[int, int] = defaultdict(int)  # how many of them are there for certain
@@ -95,7 +95,9 @@ class File:
                     pages[page][place] = len(pages[page])
                     if change.durable:
                         least[page] = len(pages[page])
-        versions = {page: _choose_versions(len(touching), least[page], chance, keep) for page, touching in pages.items()}
+        versions = {
+            page: _choose_versions(len(touching), least[page], chance, keep) for page, touching in pages.items()
+        }
         content = bytearray(self.certain)
         sizes = [len(content)]
         surest = 0  # the place in `sizes` of the last that is for certain
@@ -163,7 +165,9 @@ class Folder:
         versions: dict[str, list[File | Folder | None]] = {name: [node] for name, node in self.certain.items()}
         for _, name, node in self.changes:
             versions.setdefault(name, [None]).append(node)
-        chosen = {name: of[0 if chance is None else _choose(len(of) - 1, 0, chance, keep)] for name, of in versions.items()}
+        chosen = {
+            name: of[0 if chance is None else _choose(len(of) - 1, 0, chance, keep)] for name, of in versions.items()
+        }
         return {name: node for name, node in chosen.items() if node is not None}
 
 

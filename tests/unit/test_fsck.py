@@ -18,6 +18,9 @@ from queue_store import fsck
 from queue_store.body_records import HEADER_SIZE, segment_files
 from queue_store.errors import StoreLocked
 from queue_store.fsck import Finding, Severity, check, main
+from queue_store.fsck_log import check_log
+from queue_store.mending import INDEX, LOG
+from queue_store.page_image import PageImage
 from queue_store.records import HaltRequest, NewMessage, NewRecipient, Outcome, QueueFilter, Settlement
 from queue_store.store import QueueStore
 
@@ -366,6 +369,30 @@ def test_a_torn_last_commit_is_a_note(killed: Path, tmp_path: Path):
     assert not any(found.where.startswith(log.name) for found in check(store))
     log.write_bytes(bytes(32))
     assert not any(found.where.startswith(log.name) for found in check(store)), "allocated, never written"
+
+
+def test_a_frame_torn_in_its_head_is_no_second_commit(tmp_path: Path):
+    """If the mark of a commit of the log before, left in the head of a torn frame, were counted as a commit of this one,
+    a power cut would be called damage.
+    """
+    path = tmp_path / "any.db"
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (b)").fetchall()
+        for _ in range(10):
+            db.execute("INSERT INTO t VALUES (zeroblob(3000))")
+        db.execute("BEGIN")
+        for _ in range(100):
+            db.execute("INSERT INTO t VALUES (zeroblob(3000))")
+        db.execute("COMMIT")
+        log = bytearray(path.with_name("any.db-wal").read_bytes())
+    torn = [at for at in range(32, len(log), 24 + 4096) if at % 512 == 504 and log[at + 4 : at + 8] == bytes(4)]
+    assert torn, "the head of a frame of the large commit lies in two sectors"
+    log[torn[0] + 4 : torn[0] + 8] = (7).to_bytes(4, "big")
+    (tmp_path / LOG).write_bytes(log)
+    (tmp_path / INDEX).write_bytes(path.read_bytes())
+    with closing(PageImage(tmp_path / INDEX, tmp_path / LOG)) as image:
+        found = list(check_log(image))
+    assert [each.severity for each in found] == [Severity.NOTE], found
 
 
 def test_the_command(closed: Path, store: Path, tmp_path: Path):
