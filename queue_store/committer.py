@@ -373,6 +373,7 @@ class Committer:
         try:
             if self._stalled:
                 self._commit_all(self._stalled, closing=True)
+            self._upkeep.end()  # its checkpoint and the last one would be in each other's way
             if self._failure is None:
                 mark_clean(self._index, self._room)
                 if ARMED:

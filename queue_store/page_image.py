@@ -208,6 +208,14 @@ class PageImage:
         return None
 
     @cached_property
+    def _numbers(self) -> dict[str | None, list[int]]:
+        """The pages of each table."""
+        found: dict[str | None, list[int]] = {}
+        for number in range(1, self.pages + 1):
+            found.setdefault(self.table_of(number), []).append(number)
+        return found
+
+    @cached_property
     def damaged(self) -> dict[int, str | None]:
         """The pages that are damaged, with the table of each; a free one is not counted."""
         numbers = (number for number in range(1, self.pages + 1) if number != _LOCK_PAGE)
@@ -218,10 +226,8 @@ class PageImage:
 
     def rows(self, table: str) -> Iterator[Row]:
         """Give the rows of a table that can be read; of damaged pages those of an older version, if there is one."""
-        for number in range(1, self.pages + 1):
+        for number in self._numbers.get(table, ()):
             page = self.page(number)
-            if self.table_of(number) != table:
-                continue
             version = self._older(number) if page is None else page
             if version is not None:
                 for key, columns in self._rows_on(version):

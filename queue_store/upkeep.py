@@ -60,8 +60,12 @@ class Upkeep:
         self.compact_at = math.inf  # time.monotonic: when what drops left is to be copied together
         index.db.set_wal_hook(self._on_log)
 
+    def end(self) -> None:
+        """Wait for the checkpoint under way."""
+        self._checkpointer.end()
+
     def close(self) -> None:
-        """End what is under way."""
+        """End what is under way, and let go of the file."""
         self._checkpointer.close()
 
     def note_sealed(self) -> None:

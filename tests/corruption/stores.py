@@ -13,7 +13,6 @@ from queue_store.store import QueueStore
 
 SECOND = 1_000_000
 CLOCK = 1_700_000_000 * SECOND
-_TOGETHER = 10  # messages in a commit
 LANES = ("one.example", "two.example", "three.example")
 
 
@@ -55,13 +54,14 @@ async def _fill(store: QueueStore, truth: Truth, messages: int) -> None:
     campaigns = ["", "sale", "news", "held", "halted-first", "halted-late"]
     await store.record_halt(HaltRequest(campaign="never-seen", closed_at=CLOCK, in_flight=0, reason="a test"))
     await store.record_hold("held", held=True, uid=0, user="root")
-    for first in range(0, messages, _TOGETHER):
-        numbers = range(first, min(messages, first + _TOGETHER))
+    together = max(10, messages // 15)  # in a commit
+    for first in range(0, messages, together):
+        numbers = range(first, min(messages, first + together))
         await asyncio.gather(*(_append(store, truth, number, campaigns[number % len(campaigns)]) for number in numbers))
-        if first <= messages // 4 < first + _TOGETHER:
+        if first <= messages // 4 < first + together:
             await _halt(store, truth, "halted-first")
             campaigns.remove("halted-first")
-        await _settle_some(store, truth, LANES[first // _TOGETHER % 3])
+        await _settle_some(store, truth, LANES[first // together % 3])
     await store.record_halt(HaltRequest(campaign="halted-late", closed_at=CLOCK, in_flight=0))
     truth.halted |= {"never-seen", "halted-late"}
     truth.held.add("held")
