@@ -348,9 +348,10 @@ class Dialogue:
         """End the session. `astray`: the replies to the envelope are not those to its commands, or one is too many."""
         result = RecipientResult(Ending.LOST_AFTER_END if self._end_taken else Ending.LOST, None, why)
         if astray and not (self._end_taken or self._mail_failed):
-            self._results = [result] * len(self._results)
+            none = (result,) * len(self._results)
+            self._results = list(none)
             if self._events and isinstance(self._events[-1], Finished):
-                self._events[-1] = Finished(tuple(self._results))  # by a reply of this very moment
+                self._events[-1] = Finished(none)  # it was finished by a reply of this very moment
         self._settle_open(result)
         self._leave(Left(why))
 

@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.bench.histogram import Histogram, fetch_histogram
 from tests.bench.processes import cpu_of, memory_of
 from tests.overload.load import AT_ONCE, BLOCK, campaign_of
 from tests.world.books import disagreements, leaks
 from tests.world.daemon import Daemon, check_law, daemon, peer_world
 
 LATENCY = 0.25  # seconds that the world takes for a message
+OWN = ("mtactl_halt_ack_seconds", "mtactl_commit_seconds", "mtactl_event_loop_lag_seconds")
 LIMIT = 0.1  # seconds that an answer may take (the goal of the long form)
 
 
@@ -50,6 +52,7 @@ class Course:
     halted: dict[str, int] = field(default_factory=dict)  # when each was answered, ns of CLOCK_MONOTONIC
     counts: dict[str, int] = field(default_factory=dict)
     cpu: float = 0.0
+    own: dict[str, Histogram] = field(default_factory=dict)  # the daemon's figures of itself, in seconds
     wrong: list[str] = field(default_factory=list)
 
     def memory_of_part(self, part: int) -> float:
@@ -67,6 +70,10 @@ class Course:
             f"halts: {self.halts}",
             f"/healthz: {self.health}",
             f"memory (RSS): {first:.0f} MiB at the start, {last:.0f} at the end, {max(self.memory):.0f} at most",
+            *(
+                f"{name}: p50 {each.quantile(0.5) * 1e3:.1f} ms, p99 {each.quantile(0.99) * 1e3:.1f} ms"
+                for name, each in self.own.items()
+            ),
             f"CPU of the daemon: {100 * self.cpu / seconds:.0f} %",
             f"load average: {min(self.load):.1f} to {max(self.load):.1f} on {os.cpu_count()} cores",
             f"wrong: {len(self.wrong)}",
@@ -91,6 +98,7 @@ def endure(
             _halt_on(node, course, time.monotonic() + seconds, pause, tell)
             course.cpu = cpu_of(node.process.pid) - used
             course.counts = node.status()["totals"]
+            course.own = {name: fetch_histogram(node.metrics_port, name) for name in OWN}
             assert load.poll() is None, "the application ended by itself"
         check_law(course.counts)
         course.wrong += _audit(node, course, world)
