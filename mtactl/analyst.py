@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from mtactl.campaign.analysis import Analysis
@@ -49,35 +49,40 @@ class Analyst:
         self._busy = asyncio.Lock()
         self._kept: OrderedDict[str, CampaignAnalysis] = OrderedDict()
 
-    async def analyse(self, campaign: str) -> CampaignAnalysis:
-        """Give the analysis of a known campaign. Raises StoreError."""
+    async def analyse(self, campaign: str, *, wanted: Callable[[], bool] = lambda: True) -> CampaignAnalysis | None:
+        """Give the analysis of a known campaign; None when it was not `wanted` any more before it was made.
+
+        Raises StoreError.
+        """
         async with self._busy:
             account = replace(self._core.ledger.account(campaign))
             kept = self._kept.get(campaign)
             if kept is not None and kept.account == account:
                 self._kept.move_to_end(campaign)
                 return kept
-            made = await self._make(campaign, account)
-            if _agrees(made.analysis, account):
+            made = await self._make(campaign, account, wanted)
+            if made is not None and _agrees(made.analysis, account):
                 self._kept[campaign] = made
                 if len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             return made
 
-    async def _make(self, campaign: str, account: Account) -> CampaignAnalysis:
+    async def _make(self, campaign: str, account: Account, wanted: Callable[[], bool]) -> CampaignAnalysis | None:
         halt = self._core.halter.halts.get(campaign)
         analysis = Analysis(None if halt is None else halt.requested_at // 1_000_000)
         one_in = {final.value: _one_in(getattr(account, final.value)) for final in Final}
         one_in["deferred"] = _one_in(account.deferred)
-        wanted: dict[Outcome | None, int] = {outcome: one_in[name] for outcome, name in _NAMES.items()}
-        wanted[None] = one_in["deferred"]
+        looked_at: dict[Outcome | None, int] = {outcome: one_in[name] for outcome, name in _NAMES.items()}
+        looked_at[None] = one_in["deferred"]
         # The counts may be ahead of the disk by a commit, or by more when that is full.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._core.settler.drain(), _SETTLED_IN)
         above: int | None = 0
         while above is not None:
+            if not wanted():
+                return None
             began = time.monotonic()
-            page = await self._core.store.analyse(campaign, wanted, above=above, limit=_PAGE)
+            page = await self._core.store.analyse(campaign, looked_at, above=above, limit=_PAGE)
             await asyncio.to_thread(_enter, analysis, page)
             above = page.above
             if above is not None:

@@ -135,10 +135,12 @@ class LocalNode:
         gate = self._core.gate
         return (name for name in self._core.ledger if name and (states is None or gate.state(name).value in states))
 
-    async def analysis(self, campaign: str) -> types.CampaignAnalysis:
-        """Give what became of a campaign. Raises UnknownCampaign, StoreError."""
+    async def analysis(self, campaign: str, *, wanted: Callable[[], bool]) -> types.CampaignAnalysis | None:
+        """Give what became of a campaign, as long as it is wanted. Raises UnknownCampaign, StoreError."""
         self._known(campaign)
-        made = await self._analyst.analyse(campaign)
+        made = await self._analyst.analyse(campaign, wanted=wanted)
+        if made is None:
+            return None
         return campaign_analysis(campaign, made, self._core.dispatcher.in_flight_by_lane(campaign))
 
     async def halt(self, campaign: str, *, reason: str | None, by: types.RequestedBy) -> types.CampaignReport:

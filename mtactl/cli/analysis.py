@@ -96,8 +96,9 @@ def _draw_timeline(line: Timeline, stop: StopFacts | None, screen: Screen) -> li
     peak = max(delivered)
     head = Text(f"  {describe_rate(step)}", style="bold")
     told = f"peak {count(round(peak * 60 / step))}"
-    head.append(" " * max(2, width + 2 - head.cell_len - len(told)) + told, style="not bold dim")
-    head.truncate(screen.drawing_width)
+    space = width + 2 - head.cell_len - len(told)
+    if space >= 2:
+        head.append(" " * space + told, style="not bold dim")
     lines = [head]
     levels = screen.glyphs.levels
     rows = _ROWS if peak and not levels.isascii() else 1

@@ -18,9 +18,9 @@ __all__ = ["campaigns"]
 _COLUMNS = (
     Column(title="campaign", least=12),
     Column(title="state"),
-    Column(title="accepted", right=True),
+    Column(title="accepted", right=True, optional=True),
     Column(title="queued", right=True),
-    Column(title="flying", right=True),
+    Column(title="flying", right=True, optional=True),
     Column(title="delivered", right=True),
     Column(title="failed", right=True, optional=True),
     Column(title="dropped", right=True),

@@ -7,13 +7,13 @@ From the moment that the daemon has answered, the halt is durable and goes on wi
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
 
 import click
 from rich.text import Text
 
 from mtactl.cli.client import Answer, Client, campaign_path
+from mtactl.cli.facts import draw_facts
 from mtactl.cli.failures import ExitCode, Failure, ReaderGone, Refused, Unconfirmed, Unfinished, Unreachable
 from mtactl.cli.figures import duration
 from mtactl.cli.outlook import describe_outlook, look_ahead
@@ -132,11 +132,7 @@ def _tell(screen: Screen, client: Client, campaign: str, report: CampaignReport 
         screen.show("It can be halted all the same: its mail will be refused.")
         return
     screen.show(summarise(report))
-    told = describe_outlook(look_ahead(client, report))
-    room = max(20, screen.drawing_width - 14)
-    for name, text in told:
-        lines = textwrap.wrap(printable(text), room, break_on_hyphens=False) or [""]
-        screen.show(*(f"  {name if number == 0 else '':<11} {line}" for number, line in enumerate(lines)))
+    screen.show(*draw_facts(screen, describe_outlook(look_ahead(client, report)), label=11))
 
 
 def _send(client: Client, campaign: str, reason: str | None) -> Report:

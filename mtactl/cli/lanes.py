@@ -7,6 +7,7 @@ import time
 import click
 from rich.text import Text
 
+from mtactl.cli.facts import draw_facts
 from mtactl.cli.figures import age, count, date, moment, short_count
 from mtactl.cli.printable import printable
 from mtactl.cli.screen import Screen
@@ -22,8 +23,8 @@ _STATE_STYLES = {"open": "green", "throttled": "yellow", "backoff": "bold red"}
 LANE_COLUMNS = (
     Column(title="lane", least=16),
     Column(title="state"),
-    Column(title="conns", right=True),
-    Column(title="flying", right=True),
+    Column(title="conns", right=True, optional=True),
+    Column(title="flying", right=True, optional=True),
     Column(title="delivered", right=True),
     Column(title="deferred", right=True),
     Column(title="bounced", right=True),
@@ -51,7 +52,7 @@ def lanes(session: Session, *, domain: str | None) -> None:
         session.tell("No lane is in memory." if domain is None else f"No lane {domain} is in memory.")
     elif domain is not None:
         for row in rows:
-            screen.show(*_describe(row))
+            screen.show(*_describe(row, screen))
     else:
         Table(screen, LANE_COLUMNS).show(lane_cells(row) for row in rows)
 
@@ -82,7 +83,7 @@ def _rate(rate: float | None) -> str:
     return "none" if rate is None else f"{rate:g}/s"
 
 
-def _describe(row: LaneRow) -> list[Text]:
+def _describe(row: LaneRow, screen: Screen) -> list[Text]:
     facts = {
         "state": row.state + (f" until {date(row.backoff_until)}" if row.backoff_until else ""),
         "connections": f"{count(row.connections)} of {count(row.max_connections)} at most",
@@ -98,5 +99,5 @@ def _describe(row: LaneRow) -> list[Text]:
     lines = [Text(printable(row.lane), style="bold")]
     for name, value in facts.items():
         style = _STATE_STYLES.get(row.state, "") if name == "state" else ""
-        lines.append(Text.assemble(f"  {name:<12} ", (printable(value), style)))
+        lines += draw_facts(screen, [(name, value)], label=12, style=style)
     return lines

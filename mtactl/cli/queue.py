@@ -10,6 +10,7 @@ import click
 from rich.text import Text
 
 from mtactl.cli.client import message_path
+from mtactl.cli.facts import draw_facts
 from mtactl.cli.failures import Unconfirmed
 from mtactl.cli.figures import age, date, moment, plural, size
 from mtactl.cli.printable import printable
@@ -37,7 +38,7 @@ _QUEUE_COLUMNS = (
     Column(title="state"),
     Column(title="recipient", least=16),
     Column(title="campaign", least=8),
-    Column(title="tries", right=True),
+    Column(title="tries", right=True, optional=True),
     Column(title="age", right=True),
     Column(title="due", right=True),
     Column(title="last reply", least=16, optional=True, middle=False, style="dim"),
@@ -111,7 +112,7 @@ def show_message(session: Session, *, queue_id: str) -> None:
         return
     screen = Screen()
     message = answer.value
-    screen.show(*_describe(message))
+    screen.show(*_describe(message, screen))
     now = time.time()
     if message.waiting:
         screen.show("")
@@ -214,7 +215,7 @@ def _settled_cells(row: RecipientRow) -> list[Cell]:
     return [row.recipient, outcome, str(row.attempts), date(row.at)[:19], reply]
 
 
-def _describe(message: QueueMessage) -> list[Text]:
+def _describe(message: QueueMessage, screen: Screen) -> list[Text]:
     counted = f"{plural(len(message.waiting), 'recipient')} waiting, {len(message.settled)} done"
     lines = [Text.assemble((printable(message.message), "bold"), f"  {counted}")]
     if message.waiting:
@@ -225,7 +226,7 @@ def _describe(message: QueueMessage) -> list[Text]:
             "size": size(first.size),
             "arrived": date(first.arrived_at),
         }
-        lines += [Text(f"  {name:<9} {printable(told)}") for name, told in facts.items()]
+        lines += draw_facts(screen, facts.items(), label=9)
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
+from mtactl.cli.facts import draw_facts
 from mtactl.cli.figures import count, duration, plural, size
 from mtactl.cli.lanes import LANE_COLUMNS, lane_cells
 from mtactl.cli.printable import printable
@@ -30,7 +31,7 @@ def status(session: Session) -> None:
         return
     screen = Screen()
     node = answer.value
-    screen.show(*_describe(node))
+    screen.show(*_describe(node, screen))
     backoff = node.lanes_in_backoff
     if backoff:
         screen.show("", f"{plural(len(backoff), 'lane')} in back-off:")
@@ -39,13 +40,14 @@ def status(session: Session) -> None:
             screen.show(f"and {count(len(backoff) - _MOST_LANES)} more: mtactl lanes")
 
 
-def _describe(node: NodeStatus) -> list[Text]:
+def _describe(node: NodeStatus, screen: Screen) -> list[Text]:
     version = f"mtactld {node.version}, up {duration(node.uptime_seconds)}"
     head = Text.assemble(
         (printable(node.node), "bold"), f"  {printable(version)}  ", (node.health, _HEALTH_STYLES.get(node.health, ""))
     )
     lines = [head]
-    lines += [Text(f"  ! {printable(problem)}", style="yellow") for problem in node.problems]
+    for problem in node.problems:
+        lines += draw_facts(screen, [("!", problem)], label=1, style="yellow")
     totals = node.totals
     facts = {
         "campaigns": _by_name(node.campaigns),
@@ -61,8 +63,7 @@ def _describe(node: NodeStatus) -> list[Text]:
         "lanes": f"{count(node.lanes)}, {count(len(node.lanes_in_backoff))} in back-off",
         "disk": f"{size(node.store_free_bytes)} free",
     }
-    lines += [Text(f"  {name:<12} {printable(told)}") for name, told in facts.items()]
-    return lines
+    return lines + draw_facts(screen, facts.items(), label=12)
 
 
 def _by_name(numbers: dict[str, int]) -> str:

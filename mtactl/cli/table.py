@@ -1,5 +1,5 @@
 """Tables in the width that there is. Numbers are never cut; texts give way, the longest first, and columns that are
-nice to have are left out before the others become unreadable.
+nice to have are left out before the others become unreadable, and then the last ones.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mtactl.cli.screen import Screen
 __all__ = ["Cell", "Column", "Table"]
 
 _GAP = 2
+_ALWAYS = 2  # columns that are never left out
 
 Cell = str | tuple[str, str]  # a text, or a text and its style
 
@@ -62,10 +63,11 @@ class Table:
         ]
         shown = list(range(len(self._columns)))
         while (over := self._over(shown, natural, least=True)) > 0:
-            optional = [index for index in shown if self._columns[index].optional]
-            if not optional:
+            # A number that is cut is a wrong one: where nothing is optional any more, the last columns go.
+            given_up = [index for index in shown if self._columns[index].optional] or shown[_ALWAYS:]
+            if not given_up:
                 break
-            shown.remove(optional[-1])
+            shown.remove(given_up[-1])
         widths = dict(zip(shown, (natural[index] for index in shown), strict=True))
         over = self._over(shown, natural)
         while over > 0:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from mtactl.control.answers import answer, answer_rows
 from mtactl.control.parameters import CAMPAIGN_PATTERN, Choice, Choices, MOST_ROWS, Number, Text
-from mtactl.control.problems import ProblemKind
+from mtactl.control.problems import ProblemKind, Refusal
 from mtactl.control.route import Call, Route
 from mtactl.control.types import CampaignAnalysis, CampaignIds, CampaignList, CampaignOrder, CampaignReport, CampaignState
 
@@ -44,8 +44,12 @@ async def show_campaign(call: Call) -> web.StreamResponse:
 
 
 async def analyse_campaign(call: Call) -> web.StreamResponse:
-    """Answer with what became of one campaign."""
-    return answer(await call.node.analysis(call.name))
+    """Answer with what became of one campaign. For one who has hung up, nothing is counted to the end."""
+    transport = call.request.transport
+    made = await call.node.analysis(call.name, wanted=lambda: transport is not None and not transport.is_closing())
+    if made is None:
+        raise Refusal(ProblemKind.BUSY, "Nobody waits for the answer any more.")
+    return answer(made)
 
 
 ROUTES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from mtactl.control.types import (
@@ -46,8 +46,11 @@ class Node(Protocol):
     def campaign_ids(self, states: Collection[str] | None) -> Iterable[str]:
         """Give the ids of campaigns in these states, in no order."""
 
-    async def analysis(self, campaign: str) -> CampaignAnalysis:
-        """Give what became of a campaign: when, where to, with which replies. Raises UnknownCampaign, StoreError."""
+    async def analysis(self, campaign: str, *, wanted: Callable[[], bool]) -> CampaignAnalysis | None:
+        """Give what became of a campaign: when, where to, with which replies; None when it is not wanted any more.
+
+        Raises UnknownCampaign, StoreError.
+        """
 
     async def halt(self, campaign: str, *, reason: str | None, by: RequestedBy) -> CampaignReport:
         """Halt a campaign, known or not; return when the halt is durable. Raises StoreError when it can't be."""

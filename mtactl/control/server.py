@@ -157,10 +157,10 @@ class ControlServer:
         if self._stopping or request.transport is None:
             raise Refusal(ProblemKind.BUSY, "The daemon is stopping.")
         caller = self._doorkeeper.recognise(read_peer(request.transport.get_extra_info("socket")))
-        _permit(caller, request, reading=True)
+        _permit(caller, request, self._settings, reading=True)
         match = self._router.match(request.method, request.raw_path)
         route = match.route
-        _permit(caller, request, reading=not route.changes)
+        _permit(caller, request, self._settings, reading=not route.changes)
         query = read_query(match.query, route.parameters)
         body = await _read_body(request, route) if route.changes else NoBody()
         call = Call(
@@ -176,7 +176,7 @@ class ControlServer:
         return await (_logged(call, route) if route.changes else route.handle(call))
 
 
-def _permit(caller: Caller, request: web.BaseRequest, *, reading: bool) -> None:
+def _permit(caller: Caller, request: web.BaseRequest, settings: ControlSettings, *, reading: bool) -> None:
     """Let the caller pass, or raise Refusal."""
     if caller.role >= (Role.OBSERVER if reading else Role.OPERATOR):
         return
@@ -189,7 +189,9 @@ def _permit(caller: Caller, request: web.BaseRequest, *, reading: bool) -> None:
         pid=caller.peer.pid,
     )
     setting = "control.operators or control.observers" if reading else "control.operators"
-    detail = f"User {caller.by.user} (uid {caller.peer.uid}) is in none of the groups of {setting}."
+    groups = (*settings.operators, *settings.observers) if reading else settings.operators
+    named = f" ({', '.join(groups)})" if groups else ", which has none"
+    detail = f"User {caller.by.user} (uid {caller.peer.uid}) is in none of the groups of {setting}{named}."
     raise Refusal(ProblemKind.FORBIDDEN, detail)
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from mtactl.campaign.state import CampaignEvent
+from tests.integration.test_cli_terminal import tmux
 from tests.world.control import serving, short_folder
 from tests.world.memory_node import MemoryNode
 from tests.world.terminal import environment, run
@@ -115,18 +116,6 @@ async def test_fish_completes_ids():
     assert [line.split("\t")[0] for line in told] == ["spring:sale@shop=1", "=", "release", "=", "scheduled"]
 
 
-async def tmux(server: str, env: dict[str, str], *arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *("tmux", "-L", server, "-f", "/dev/null", *arguments),
-        env={**env, "TERM": "xterm-256color"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err
-    return out.decode()
-
-
 @pytest.mark.needs("tmux", "tmux")
 @pytest.mark.parametrize(
     "command",
@@ -142,19 +131,19 @@ async def test_the_tab_key(command):
         server = f"mtactl-{folder.name}"
         given = [f"{name}={env[name]}" for name in ("PATH", "HOME", "PS1", "MTACTL_SOCKET", "PYTHONPATH", "LANG", "TZ")]
         line = shlex.join(["env", *given, *command])
-        await tmux(server, env, "new-session", "-d", "-x", "100", "-y", "24", "-s", "s", line)
+        await tmux(server, "new-session", "-d", "-x", "100", "-y", "24", "-s", "s", line)
 
         async def look(text: str) -> None:
             screen = ""
             for _ in range(600):
-                screen = await tmux(server, env, "capture-pane", "-p", "-t", "s")
+                screen = await tmux(server, "capture-pane", "-p", "-t", "s")
                 if text in screen:
                     return
                 await asyncio.sleep(0.05)
             raise AssertionError(f"{text!r} is not on {screen!r}")
 
         async def keys(*pressed: str) -> None:
-            await tmux(server, env, "send-keys", "-t", "s", *pressed)
+            await tmux(server, "send-keys", "-t", "s", *pressed)
 
         try:
             await look("ready>")
@@ -174,7 +163,7 @@ async def test_the_tab_key(command):
                 await look(f"ready> {completed}")
                 await keys("C-u")
         finally:
-            await tmux(server, env, "kill-server")
+            await tmux(server, "kill-server")
 
 
 async def test_the_script_as_a_document():

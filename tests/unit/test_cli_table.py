@@ -94,3 +94,16 @@ def test_every_line_fits(rows, width):
     """Broken: wide or unprintable characters in an address wrap the table."""
     for line in lines_of(COLUMNS, rows, width=width):
         assert cell_len(line) <= width
+
+
+def test_on_a_narrow_terminal_columns_go_and_no_number_is_cut():
+    """Broken: 1,234,567 is shown as 1,2, and somebody acts on it."""
+    columns = (Column(title="campaign", least=12), Column(title="state"))
+    columns += tuple(Column(title=title, right=True) for title in ("queued", "delivered", "dropped"))
+    row = ["spring-sale" * 3, "halting", "1,234,567", "7,654,321", "9,999,999"]
+    for width in (40, 44, 52, 60, 80):
+        title, line = lines_of(columns, [row], width=width)
+        assert len(line) <= width
+        shown = [number for number in row[2:] if number in line]
+        assert line.split()[2:] == shown, line
+        assert len(title.split()) == 2 + len(shown)

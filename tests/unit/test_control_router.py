@@ -88,6 +88,8 @@ def test_the_routes_are_those_of_the_contract():
         ("GET", "/v1/status"),
         ("GET", "/v1/campaigns"),
         ("GET", "/v1/campaigns/{campaign}"),
+        ("GET", "/v1/campaigns/{campaign}/analysis"),  # beside the contract, as the next one
+        ("GET", "/v1/campaign-ids"),
         ("POST", "/v1/campaigns/{campaign}/halt"),
         ("POST", "/v1/campaigns/{campaign}/hold"),
         ("POST", "/v1/campaigns/{campaign}/release"),

@@ -320,7 +320,7 @@ class MemoryNode:
     def campaign_ids(self, states: Collection[str] | None) -> Iterable[str]:
         return (name for name in self._known() if states is None or self.gate.state(name).value in states)
 
-    async def analysis(self, campaign: str) -> CampaignAnalysis:
+    async def analysis(self, campaign: str, *, wanted: Callable[[], bool]) -> CampaignAnalysis | None:
         self.report(campaign)
         self._fail("analysis")
         halt = self._halts.get(campaign)
