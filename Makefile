@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash check format bench bench-micro clean
+.PHONY: help demo run test top-picture crash check format bench bench-micro clean
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -32,6 +32,9 @@ run: $(INSTALLED) ## start the daemon here in var/, on unprivileged ports, with 
 
 test: $(INSTALLED) ## run all tests (ARGS="..." goes to pytest)
 	$(BIN)/pytest $(ARGS)
+
+top-picture: $(INSTALLED) ## take the picture of mtactl top in docs/images, from a real run
+	@$(BIN)/python -m tests.top_picture docs/images/top.svg
 
 crash: $(INSTALLED) ## kill the daemon at random moments, a hundred times (ARGS="--kills 300 --seed 7")
 	@$(BIN)/python -m tests.crash $(ARGS)
