@@ -9,6 +9,7 @@ from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any, overload
 
+from mtactl.campaign.ledger import Account
 from mtactl.campaign.ranking import Ranking
 from mtactl.analyst import Analyst
 from mtactl.campaign.state import CampaignEvent, CampaignState
@@ -90,24 +91,24 @@ class LocalNode:
         self, state: types.CampaignState | None, *, match: str = "", sort: types.CampaignOrder = "name", limit: int
     ) -> tuple[Sequence[types.CampaignReport], int]:
         """Give the reports of the first campaigns that fit, and how many fit."""
-        ledger = self._core.ledger
-        wanted = self._campaigns_in(state)
+        wanted = self._accounts_in(state)
         if sort == "name":
-            names = sorted(name for name in wanted if name and match.lower() in name.lower())
+            names = sorted(name for name, _ in wanted if name and match.lower() in name.lower())
             return _Reports(names[:limit], self._report), len(names)
         ranking = Ranking(sort, limit, match=match)
         for start in range(0, len(wanted), _STRIDE):
-            ranking.take([(name, ledger.account(name)) for name in wanted[start : start + _STRIDE]])
+            ranking.take(wanted[start : start + _STRIDE])
             await asyncio.sleep(0)  # very many campaigns must not keep the mail waiting
         return _Reports(ranking.names(), self._report), ranking.total
 
-    def _campaigns_in(self, state: types.CampaignState | None) -> Sequence[str]:
+    def _accounts_in(self, state: types.CampaignState | None) -> Sequence[tuple[str, Account]]:
+        ledger = self._core.ledger
         if state is None:
-            return list(self._core.ledger)
+            return list(ledger.items())
         gate, wanted = self._core.gate, CampaignState(state)
         if wanted is CampaignState.ACTIVE:
-            return [name for name in self._core.ledger if gate.state(name) is wanted]
-        return list(gate.in_state(wanted))
+            return [each for each in ledger.items() if gate.state(each[0]) is wanted]
+        return [(name, ledger.account(name)) for name in gate.in_state(wanted)]
 
     def report(self, campaign: str) -> types.CampaignReport:
         """Give a campaign's report. Raises UnknownCampaign."""

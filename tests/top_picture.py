@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from mtactl.cli.client import Client
@@ -34,26 +35,44 @@ async def take_picture(path: Path, columns: int, lines: int) -> None:
     """Take it."""
     with tempfile.TemporaryDirectory(prefix="mtactl-") as name:
         folder = Path(name)
-        async with busy_node(folder, CAMPAIGNS, connections=4) as busy:
+        async with busy_node(folder, CAMPAIGNS, connections=10) as busy:
             client = Client(str(busy.node.socket))
             poller = Poller(client)
             first = await asyncio.to_thread(poller.poll, Wanted())
-            app = TopApp(client, poller, first)
+            app = TopApp(client, poller, first, interval=0.4)
             async with app.run_test(size=(columns, lines)) as pilot:
                 await pilot.pause(WARM_UP / 2)
                 busy.node.call("POST", "/v1/campaigns/winback:a/hold")
                 await pilot.pause(WARM_UP / 2)
                 await pilot.press("home", "x")
                 await pilot.press(*("minus" if letter == "-" else letter for letter in VICTIM))
+                busy.world.freeze()  # what is in flight takes its time
                 await pilot.press("tab", *("space" if letter == " " else letter for letter in "wrong prices"), "enter")
                 async with asyncio.timeout(PATIENCE):
-                    while not any(report.campaign == VICTIM for report in app._snapshot.halts):
-                        await pilot.pause(0.02)
-                await pilot.pause(0.1)
+                    await wait_for(pilot, lambda: under_way(app) is not None)
+                    await pilot.pause(0.8)
+                    busy.world.thaw()
+                    await wait_for(pilot, lambda: under_way(app) != 0)
+                await pilot.pause(0.05)
                 picture = app.export_screenshot(title="mtactl top", simplify=True)
     # The fonts of the page are named in the picture's own style; nothing is to be fetched to see it.
     path.write_text(re.sub(r"@font-face \{.*?\}\n?", "", picture, flags=re.DOTALL))
     print(path)
+
+
+async def wait_for(pilot, holds: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    while not holds():
+        await pilot.pause(0.02)
+
+
+def under_way(app: TopApp) -> int | None:
+    """Give how many transactions of the halt have finished, if there is one."""
+    for report in app._snapshot.halts:
+        for step in report.steps:
+            if step.name == "in_flight_finished":
+                return step.done
+    return None
 
 
 def main() -> None:

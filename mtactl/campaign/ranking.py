@@ -30,7 +30,11 @@ class Ranking:
 
     def take(self, campaigns: Iterable[tuple[str, Account]]) -> None:
         """Pass some campaigns. The mail of no campaign is none."""
-        fitting = [each for each in campaigns if each[0] and self._match in each[0].lower()]
+        match = self._match
+        if match:
+            fitting = [each for each in campaigns if each[0] and match in each[0].lower()]
+        else:
+            fitting = [each for each in campaigns if each[0]]
         self.total += len(fitting)
         count, floor = self._count, self._floor
         self._first += [(number, name) for name, account in fitting if (number := count(account)) > floor]

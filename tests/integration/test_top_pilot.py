@@ -162,6 +162,12 @@ async def test_hold_and_release():
         assert node.report("large")["state"] == "active"
         await sight.press("h", "y")
         await sight.look("large is held: 3 queued, 0 in flight.")
+        await sight.press("enter")
+        await sight.look("accepted", "queued      3", "Esc leave")
+        await sight.press("r")
+        await sight.look("Release large?")
+        await sight.press("y")
+        await sight.look("large is active: 3 queued may go out.")
 
 
 async def test_a_halt_with_the_id_typed():

@@ -79,8 +79,8 @@ class TopApp(App[None]):
     ]
 
     def __init__(self, client: Client, poller: Poller, first: Snapshot, *, interval: float = 1.0) -> None:
-        super().__init__()
-        self.theme = "ansi-dark"  # the terminal's own colours
+        super().__init__(ansi_color=True)  # the terminal's own colours; with NO_COLOR none
+        self.theme = "ansi-dark"
         self.animation_level = "none"
         self.unanswered: tuple[str, ...] = ()  # halts that the daemon had not answered when the screen was left
         self._client = client
@@ -342,7 +342,7 @@ class TopApp(App[None]):
             return
         message = self.screen_stack[0].query_one("#message", Static)
         message.display = bool(text.plain)
-        message.update(text)
+        message.update(Text().append_text(text))  # textual has colours of its own for the names in a text's own style
         self._woken.set()
 
     def action_view(self, view: str) -> None:

@@ -128,7 +128,7 @@ class HaltQuestion(ModalScreen[CampaignReport | None]):
 
     def _say(self, text: Text) -> None:
         said = self.query_one("#said", Static)
-        said.update(text)
+        said.update(Text().append_text(text))
         said.scroll_visible(animate=False)
 
 

@@ -37,7 +37,7 @@ _OUTCOME_STYLES = {
     "unknown": "bold red",
 }
 _TOGETHER = {"accepted": "delivered", "delivered": "accepted", "deferred": "bounced", "bounced": "deferred"}
-_WIDE = 100  # columns from which all four rates stand in one line
+_WIDE = 140  # columns from which all four rates stand in one line
 _NARROW = 60  # columns below which there is no room for sparklines
 _STEP_NAMES = {"gate_closed": "gate", "queue_dropped": "queue dropped", "in_flight_finished": "in flight"}
 _BAR, _LEAST_BAR = 24, 6  # columns of a step's bar
@@ -133,8 +133,8 @@ def draw_totals(status: Status, width: int) -> list[Text]:
 def _draw_numbers(numbers: Sequence[tuple[int, str, int, str]], width: int) -> Text:
     parts: list[Part] = []
     for rank, name, number, style in numbers:
-        told = Text(f"{printable(name.replace('_', ' '))} ", style="dim")
-        told.append(short_count(number), style=style if number else "dim")
+        label = f"{printable(name.replace('_', ' '))} "
+        told = Text.assemble((label, "dim"), (short_count(number), style if number else "dim"))
         parts.append((rank if number or not rank else rank + 10, told))
     return fit(parts, width)
 
