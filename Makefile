@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo run test crash check format bench bench-micro clean
+.PHONY: help demo run test crash powercut check format bench bench-micro clean
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -33,8 +33,11 @@ run: $(INSTALLED) ## start the daemon here in var/, on unprivileged ports, with 
 test: $(INSTALLED) ## run all tests (ARGS="..." goes to pytest)
 	$(BIN)/pytest $(ARGS)
 
-crash: $(INSTALLED) ## kill the daemon at random moments, a hundred times (ARGS="--kills 300 --seed 7")
+crash: $(INSTALLED) ## kill the daemon at random moments and at failpoints, 300 times (ARGS="--kills 1000 --seed 7")
 	@$(BIN)/python -m tests.crash $(ARGS)
+
+powercut: $(INSTALLED) ## cut the power, simulated, with the disk left in 5,000 states (ARGS="--states 20000 --seed 7")
+	@$(BIN)/python -m tests.powercut $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .
