@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: docs pictures help demo run test crash corruption check format bench bench-micro clean fuzz man schema overload install uninstall deb boot-test constraints
+.PHONY: docs pictures help demo run test crash corruption check format bench bench-micro clean fuzz man schema overload install uninstall deb boot-test constraints powercut
 
 # The first of these that runs, is new enough and can make a virtual environment (a pyenv shim may be there and do none
 # of it). A distribution's own is built with profile-guided optimisation, which saves the daemon a seventh of its CPU
@@ -33,7 +33,7 @@ run: $(INSTALLED) ## start the daemon here in var/, on unprivileged ports, with 
 test: $(INSTALLED) ## run all tests (ARGS="..." goes to pytest)
 	$(BIN)/pytest $(ARGS)
 
-crash: $(INSTALLED) ## kill the daemon at random moments, a hundred times (ARGS="--kills 300 --seed 7")
+crash: $(INSTALLED) ## kill the daemon at random moments and at failpoints, 300 times (ARGS="--kills 1000 --seed 7")
 	@$(BIN)/python -m tests.crash $(ARGS)
 
 corruption: $(INSTALLED) ## damage stores at random, 2,000 of them (ARGS="--stores 100 --seed 7"); ARGS="--calls" for a failing disk
@@ -44,6 +44,9 @@ fuzz: $(INSTALLED) ## feed strangers' octets to what takes them apart (ARGS="--s
 
 overload: $(INSTALLED) ## inject faster than can be delivered for ten minutes; memory and answers (ARGS="--seconds 60")
 	@$(BIN)/python -m tests.overload $(ARGS)
+
+powercut: $(INSTALLED) ## cut the power, simulated, with the disk left in 5,000 states (ARGS="--states 20000 --seed 7")
+	@$(BIN)/python -m tests.powercut $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .

@@ -18,8 +18,10 @@ from tests.crash.harness import Summary, endure, shuffled_points
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.crash", description="kill -9 at random moments")
-    parser.add_argument("--kills", type=int, default=100)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.crash", description="kill -9 at random moments and at failpoints"
+    )
+    parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--kills-per-store", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the first store; each further one has the next")
     arguments = parser.parse_args()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from queue_store import fsck
 from queue_store.records import Recovery
+from queue_store.recovery import open_store
 from queue_store.store import QueueStore
 from tests.crash.ledger import Ledger
 from tests.crash.reader import Books, has_index
-from tests.crash.store_child import LANES, RESERVE, SEGMENT_SIZE
+from tests.crash.store_child import LANES, RESERVE, SEGMENT_SIZE, now
 
 _READ = 3  # bodies that are read through the store; the rest is read by hand
 
@@ -32,9 +33,14 @@ async def reopen(folder: Path) -> Recovery:
         await store.close()
 
 
-def examine(folder: Path, ledger: Ledger, *, same_boot: bool) -> Books | None:
+def mend(folder: Path) -> None:
+    """Open the store, and let go of it as it is: what `reopen` does at first, without its threads."""
+    open_store(folder, reserve=RESERVE, segment_size=SEGMENT_SIZE, now=now).abandon()
+
+
+def examine(folder: Path, ledger: Ledger, *, same_boot: bool, use: bool = True) -> Books | None:
     """Read what the end of a process left, then have the store mend itself, and compare what it was and what it is
-    with what was told; give what it is, None where there was no index yet.
+    with what was told; give what it is, None where there was no index yet. `use`: see too that it is of use.
     """
     copy = folder.with_name(f"{folder.name}-copy")
     shutil.copytree(folder, copy)
@@ -42,16 +48,23 @@ def examine(folder: Path, ledger: Ledger, *, same_boot: bool) -> Books | None:
         if not has_index(copy):
             assert 250 not in ledger.answers.values(), "the index is gone"
             assert not ledger.halted, "the index is gone"
-            asyncio.run(reopen(folder))
+            _open(folder, use=use)
             return None
         before = Books(copy)
         ledger.check_files(before)
         errors = [str(found) for found in fsck.check(folder) if found.severity is fsck.Severity.ERROR]
         assert not errors, f"fsck finds, before the store is opened: {errors}"
-        asyncio.run(reopen(folder))
+        _open(folder, use=use)
         assert [str(found) for found in fsck.check(folder)] == [], "opening mends what the end left"
         after = Books(folder)
         ledger.check_recovered(before, after, same_boot=same_boot)
     finally:
         shutil.rmtree(copy)
     return after
+
+
+def _open(folder: Path, *, use: bool) -> None:
+    if use:
+        asyncio.run(reopen(folder))
+    else:
+        mend(folder)

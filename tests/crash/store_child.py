@@ -53,7 +53,7 @@ def tune() -> None:
     upkeep._FREE_PAGES = 1
     upkeep._FREE_SHARE = 1_000
     upkeep._INTERVAL = 0.02
-    upkeep._LOG_BUSY = 100
+    upkeep._LOG_BUSY = 40
     upkeep._LOOK = 0.02
 
 

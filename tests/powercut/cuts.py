@@ -24,6 +24,7 @@ from tests.powercut.recording import Recorder, read_events
 BOOTS = [f"{number:08d}-0000-4000-8000-000000000000" for number in range(3)]
 # What tells one state from another: not the lock, and nothing that is not believed after a cut.
 TELLING = ("queue.db", "queue.db-wal", "queue.db-journal")
+USES = 8  # one in so many states is put to use; the others are opened
 KEEP = (0.0, 0.5, 0.9)  # odds that all changes to a page, a size or a name are on the disk
 KILLS = 5  # at one in so many points the process is killed too
 DEEPER = 12  # messages of a life that follows a cut
@@ -70,12 +71,13 @@ class Cutter:
         self.honest = honest
         self.summary = Summary()
         self.ledger = Ledger()
+        self._tried: set[tuple[bytes, int]] = set()  # states, each with how much had been told
         self.base: Path | None = None  # what was in the folder when the record began
         self.inodes: dict[Path, int] = {}
 
     def run(self, cuts: int, *, kills: bool = True, deeper: int = 0, share: tuple[int, int] = (0, 1)) -> Summary:
         """Cut at so many points; at some of them, kill too; and let the store live on after every `deeper`th cut, and
-        cut that life again. `share`: a part of the points, as (number, of), so that several processes can share the work.
+        cut that life again. `share`, as (number, of): a part of the points, where several processes share the work.
         """
         recorder = self.recorder
         number = sum(event.kind in AFTER for event in read_events(recorder.log))
@@ -128,8 +130,12 @@ class Cutter:
             yield folder
 
     def _examine(self, folder: Path, where: str) -> None:
+        digest = _digest(folder / "store")
+        if (digest, self.ledger.told.total()) in self._tried:
+            return
+        self._tried.add((digest, self.ledger.told.total()))
         self.summary.states += 1
-        self.summary.distinct.add(_digest(folder / "store"))
+        self.summary.distinct.add(digest)
         with boot(2, self.room):
             self._try(folder / "store", where, same_boot=False)
 
@@ -140,7 +146,7 @@ class Cutter:
                 assert not self.ledger.halted, "the folder is gone"
                 self.summary.facts["without a folder"] += 1
                 return
-            after = examine(store, self.ledger, same_boot=same_boot)
+            after = examine(store, self.ledger, same_boot=same_boot, use=self.summary.states % USES == 0)
         except Exception:
             self.summary.failures.append(f"{where}: {traceback.format_exc()}")
             return

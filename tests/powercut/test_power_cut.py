@@ -32,7 +32,7 @@ def record(room):
     return record_lives(room / "disk", compile_recorder(room), 1, 40)
 
 
-@pytest.mark.needs("gcc", "gcc")
+@pytest.mark.needs("gcc", "build-essential")
 def test_the_record_is_true(record, room):
     """If a write were missing in it, the states that are tried would not be those that a cut leaves."""
     recorder, inode = record
@@ -48,7 +48,7 @@ def test_the_record_is_true(record, room):
     assert _contents(copy) == _contents(recorder.folder)
 
 
-@pytest.mark.needs("gcc", "gcc")
+@pytest.mark.needs("gcc", "build-essential")
 @pytest.mark.timeout(400)
 def test_what_was_promised_is_there_after_a_cut(record, room):
     """If it failed, a mail that was answered with 250, or a halt, would be gone with the power."""
@@ -60,7 +60,7 @@ def test_what_was_promised_is_there_after_a_cut(record, room):
     assert summary.facts["recipients answered 250, and there"] > 100 * CUTS
 
 
-@pytest.mark.needs("gcc", "gcc")
+@pytest.mark.needs("gcc", "build-essential")
 def test_a_disk_that_lies_is_found_out(record, room):
     """If nothing were amiss on a disk that ignores each sync, this test bench would see nothing at all."""
     recorder, inode = record

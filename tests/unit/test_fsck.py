@@ -372,8 +372,8 @@ def test_a_torn_last_commit_is_a_note(killed: Path, tmp_path: Path):
 
 
 def test_a_frame_torn_in_its_head_is_no_second_commit(tmp_path: Path):
-    """If the mark of a commit of the log before, left in the head of a torn frame, were counted as a commit of this one,
-    a power cut would be called damage.
+    """If the mark of a commit of the log before, left in the head of a torn frame, were counted as one of this log, a
+    power cut would be called damage.
     """
     path = tmp_path / "any.db"
     with closing(apsw.Connection(str(path))) as db:
