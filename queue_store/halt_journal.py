@@ -212,14 +212,13 @@ class HaltJournal:
             octets += text
         try:
             self._allocate(self._end + len(octets))
+            written = 0
+            while written < len(octets):
+                written += os.pwrite(self._fd, memoryview(octets)[written:], self._end + written)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            if self._end + len(octets) + _HEAD.size > self._allocated:
-                return
-        written = 0
-        while written < len(octets):
-            written += os.pwrite(self._fd, memoryview(octets)[written:], self._end + written)
+            return
         self._end += len(octets)
         self._records += len(self._waiting)
         self._waiting.clear()
@@ -229,5 +228,10 @@ class HaltJournal:
         if end + _LEAST_FREE <= self._allocated:
             return
         size = -(-(end + _LEAST_FREE) // _CHUNK) * _CHUNK
-        os.posix_fallocate(self._fd, 0, size)
+        try:
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError:
+            if end + _HEAD.size <= self._allocated:
+                return  # what was allocated ahead is for this
+            raise
         self._allocated = size

@@ -49,7 +49,7 @@ class Table:
         return "\n".join(lines)
 
 
-def fail_each_call(folder: Path) -> int:
+def fail_each_call(folder: Path, *, verbose: bool) -> int:
     """Have the disk full from each call of a run on, and each write and sync fail; 1 when a promise was broken."""
     broken = failed = runs = 0
     full = count_calls(folder / "count-full", Calls.WRITES | Calls.SIZES, Files.ALL)
@@ -66,6 +66,8 @@ def fail_each_call(folder: Path) -> int:
             trials.append((told, partial(fails_at, folder, calls, STORE_FILES, point, times=times)))
     for told, trial in trials:
         runs += 1
+        if verbose:
+            print(told, flush=True)
         try:
             failed += bool(trial())
         except AssertionError as error:
@@ -91,7 +93,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.calls:
         with tempfile.TemporaryDirectory(prefix="mtactl-calls-") as name:
-            return fail_each_call(Path(name))
+            return fail_each_call(Path(name), verbose=chosen.verbose)
     table = Table()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mtactl-corruption-") as name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from queue_store.store import QueueStore
 SECOND = 1_000_000
 CLOCK = 1_700_000_000 * SECOND
 LANES = ("one.example", "two.example", "three.example")
+
+SIZES = {"small": 30, "large": 600}  # messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,10 @@ async def _make(folder: Path, messages: int, *, killed: Callable[[], None] | Non
     return truth
 
 
-def make_stores(folder: Path) -> dict[str, tuple[Path, Truth]]:
+def make_stores(folder: Path, sizes: Mapping[str, int] = SIZES) -> dict[str, tuple[Path, Truth]]:
     """Make stores as an orderly end and as a kill leave them, small ones and larger ones; give each with its truth."""
     made = {}
-    for size, messages in (("small", 30), ("large", 600)):
+    for size, messages in sizes.items():
         for end in ("closed", "killed"):
             path, copy = folder / f"{size}-{end}-live", folder / f"{size}-{end}"
 
