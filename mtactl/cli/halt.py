@@ -7,6 +7,7 @@ From the moment that the daemon has answered, the halt is durable and goes on wi
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 
 import click
@@ -131,7 +132,7 @@ def _tell(screen: Screen, client: Client, campaign: str, report: CampaignReport 
             screen.show(Text(f"Did you mean {' or '.join(printable(name) for name in near)}?", style="bold yellow"))
         screen.show("It can be halted all the same: its mail will be refused.")
         return
-    screen.show(summarise(report))
+    screen.show(*textwrap.wrap(printable(summarise(report)), max(20, screen.width), subsequent_indent="  "))
     screen.show(*draw_facts(screen, describe_outlook(look_ahead(client, report)), label=11))
 
 
