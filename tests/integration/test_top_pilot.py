@@ -58,7 +58,7 @@ class Sight:
 
 
 @asynccontextmanager
-async def watching(node, *, size=(100, 30), interval=0.2):
+async def watching(node, *, size=(100, 30), interval=0.4):
     """Open the live screen on a node."""
     client = Client(str(node.socket))
     poller = Poller(client)
@@ -242,6 +242,7 @@ async def test_replies_and_outcomes_are_shown_as_they_are():
                 await sight.press("2")
                 await sight.look("one.example", "[bold red]later[/] [/nope]")
                 assert "\x1b" not in sight.text
+                assert node.status()["deferrals"] >= 1
                 await sight.press("slash")
                 await sight.type("none.such")
                 await sight.look("0 of 0", without=("one.example   ", "0/20"))
