@@ -58,7 +58,7 @@ class Sight:
 
 
 @asynccontextmanager
-async def watching(node, *, size=(100, 30), interval=0.2):
+async def watching(node, *, size=(100, 30), interval=0.4):
     """Open the live screen on a node."""
     client = Client(str(node.socket))
     poller = Poller(client)
@@ -97,31 +97,18 @@ async def test_campaigns_by_their_queue_filtered_and_sorted():
         ]
         await sight.press("S")
         await sight.look("by campaign", "campaign*")
-        assert rows(sight.text) == ["Middle/2026", "large", "small+1"]
+        await sight.until(lambda: rows(sight.text) == ["Middle/2026", "large", "small+1"])
         for _ in range(7):
             await sight.press("s")
         await sight.press("slash")
         await sight.type("sMaLl+")
+        await sight.press("enter")
         await sight.look("/sMaLl+", "1 of 1")
         assert rows(sight.text) == ["small+1"]
-        await sight.press("enter")
         assert not sight.app.query_one("#filter", Input).display
         await sight.press("escape")
         await sight.until(lambda: len(rows(sight.text)) == 3)
         assert "/sMaLl" not in sight.text
-
-
-async def test_pause():
-    """Broken: a screen that was paused to be read goes on, or passes for fresh."""
-    async with holding() as node, watching(node) as sight:
-        await sight.look("0/s")
-        await sight.press("p")
-        await sight.look("Paused: the figures are of", without=("0/s",))
-        await asyncio.to_thread(inject, node.smtp_port, "z@one.example", campaign="large")
-        await sight.pilot.pause(1.0)
-        assert "queued 6" in sight.text
-        await sight.press("p")
-        await sight.look("queued 7", "0/s", without=("Paused",))
 
 
 async def test_the_cursor_stays_on_its_campaign():
@@ -213,10 +200,17 @@ async def test_a_halt_from_elsewhere_is_seen():
         assert "by root" in sight.text
 
 
-async def test_a_daemon_that_goes_away_stops_or_hangs():
-    """Broken: figures of an hour ago look like those of now."""
+async def test_figures_that_are_not_fresh():
+    """Broken: figures of an hour ago look like those of now: paused, of a daemon that hangs, or of one that is gone."""
     async with holding() as node, watching(node) as sight:
         await sight.look("delivered", "0/s")
+        await sight.press("p")
+        await sight.look("Paused: the figures are of", without=("0/s",))
+        await asyncio.to_thread(inject, node.smtp_port, "z@one.example", campaign="large")
+        await sight.pilot.pause(1.0)
+        assert "queued 6" in sight.text
+        await sight.press("p")
+        await sight.look("queued 7", "0/s", without=("Paused",))
         node.process.send_signal(signal.SIGSTOP)
         try:
             await sight.look("No answer from the daemon; the figures are of", without=("0/s",))
@@ -248,6 +242,7 @@ async def test_replies_and_outcomes_are_shown_as_they_are():
                 await sight.press("2")
                 await sight.look("one.example", "[bold red]later[/] [/nope]")
                 assert "\x1b" not in sight.text
+                assert node.status()["deferrals"] >= 1
                 await sight.press("slash")
                 await sight.type("none.such")
                 await sight.look("0 of 0", without=("one.example   ", "0/20"))
@@ -289,7 +284,7 @@ async def test_an_observer_is_told_that_he_may_not():
 async def test_any_size():
     """Broken: a window that is dragged small ends the client."""
     async with holding() as node, watching(node) as sight:
-        for size in ((250, 80), (80, 24), (40, 10), (20, 3), (1, 1), (80, 24)):
+        for size in ((250, 80), (40, 10), (1, 1), (80, 24)):
             await sight.pilot.resize_terminal(*size)
             for key in (
                 "2",

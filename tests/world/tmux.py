@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from tests.world.terminal import CLIENT, environment
 
+_numbers = itertools.count()  # a server that ends keeps its name for a moment
 _NEEDED = ("PYTHONPATH", "MTACTL_SOCKET", "LANG", "TZ")
 
 
@@ -71,7 +73,7 @@ async def tmux_screen(
     env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[TmuxScreen]:
     """Run the client in a terminal of so many columns and lines; behind its end stands "ended" and the exit code."""
-    screen = TmuxScreen(f"mtactl-{folder.name}")
+    screen = TmuxScreen(f"{folder.name}-{next(_numbers)}")
     given = {name: value for name, value in environment(socket, env).items() if name in (*_NEEDED, *(env or ()))}
     command = shlex.join(["env", *(f"{name}={value}" for name, value in given.items()), *CLIENT, *arguments])
     size = ("-x", str(columns), "-y", str(lines))

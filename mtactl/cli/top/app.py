@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from typing import ClassVar
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 from textual import on
 from textual.app import App, ComposeResult
@@ -19,27 +17,23 @@ from textual.widgets import ContentSwitcher, Input, RichLog, Static
 
 from mtactl.cli.client import Client
 from mtactl.cli.failures import Failure
-from mtactl.cli.figures import count, moment, plural
 from mtactl.cli.printable import elide, printable
-from mtactl.cli.report import draw_report, draw_steps
+from mtactl.cli.top.bars import VIEWS, draw_keys, draw_views
 from mtactl.cli.top.canvas import Canvas
 from mtactl.cli.top.dialogs import Details, Help
-from mtactl.cli.top.drawing import Part, draw_log_line, fit
 from mtactl.cli.top.follower import EventFollower
 from mtactl.cli.top.grid import Grid
+from mtactl.cli.top.journal import KEPT, Journal
 from mtactl.cli.top.orders import Orders
 from mtactl.cli.top.overview import Overview
-from mtactl.cli.top.rates import tell_rate
+from mtactl.cli.top.pages import draw_panels, draw_report_page
 from mtactl.cli.top.snapshot import Poller, Snapshot, Wanted
 from mtactl.cli.top.style import SHEET
 from mtactl.cli.top.tables import CAMPAIGN_ORDERS, LANE_ORDERS, lay_out_campaigns, lay_out_lanes
-from mtactl.control.types import CampaignReport, Event
+from mtactl.control.types import CampaignReport
 
 __all__ = ["TopApp"]
 
-_VIEWS = ("campaigns", "lanes", "log", "halts")
-_KEPT_EVENTS = 1000
-_MOST_EVENTS = 200  # drawn in one go; whoever asks for outcomes may get thousands a second
 _LOOK = 0.25  # seconds between two looks at what has arrived
 _SHORTEST = 0.2  # seconds between two polls, however much happens
 _LATE = 3.0  # seconds, or so many intervals, without an answer after which figures are not fresh
@@ -48,7 +42,6 @@ _LONGEST_STRIP = 12  # lines that it gets at most where the table leaves them fr
 _OWN_ACTIONS = frozenset(
     {"view", "next_view", "filter", "clear", "sort", "order", "details", "outcomes", "pause", "help", "leave"}
 )
-_TELLING = frozenset({"halt", "halt_step", "hold", "release", "drop", "retry"})
 
 
 class TopApp(App[None]):
@@ -59,7 +52,7 @@ class TopApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key, action, show=False, priority=True)
         for key, action in (
-            *((str(number), f"view('{name}')") for number, name in enumerate(_VIEWS, 1)),
+            *((str(number), f"view('{name}')") for number, name in enumerate(VIEWS, 1)),
             ("tab", "next_view(1)"),
             ("shift+tab", "next_view(-1)"),
             ("slash", "filter"),
@@ -94,9 +87,8 @@ class TopApp(App[None]):
         self._paused = False
         self._view = "campaigns"
         self._sorts = {"campaigns": "queued", "lanes": "in_flight"}
-        self._matches = dict.fromkeys(_VIEWS, "")
-        self._events: deque[tuple[Event, Text]] = deque(maxlen=_KEPT_EVENTS)
-        self._new_halts: list[str] = []
+        self._matches = dict.fromkeys(VIEWS, "")
+        self._journal = Journal()
         self._details: Details | None = None
         self._woken = asyncio.Event()
         self._standing = False
@@ -109,7 +101,7 @@ class TopApp(App[None]):
         with ContentSwitcher(initial="campaigns", id="body"):
             yield Grid(id="campaigns")
             yield Grid(id="lanes")
-            yield RichLog(id="log", max_lines=_KEPT_EVENTS, min_width=1)
+            yield RichLog(id="log", max_lines=KEPT, min_width=1)
             with VerticalScroll(id="halts-view"):
                 yield Static(id="panels")
         yield Static(id="strip")
@@ -154,7 +146,6 @@ class TopApp(App[None]):
             self._woken.clear()
 
     def _wanted(self) -> Wanted:
-        halts, self._new_halts = tuple(self._new_halts), []
         return Wanted(
             lanes=self._view == "lanes",
             campaign_sort=self._sorts["campaigns"],
@@ -162,7 +153,7 @@ class TopApp(App[None]):
             lane_sort=self._sorts["lanes"],
             lane_match=self._matches["lanes"],
             detail=None if self._details is None else self._details.campaign,
-            watch=halts,
+            watch=self._journal.take_halts(),
         )
 
     def _take(self, snapshot: Snapshot) -> None:
@@ -178,28 +169,15 @@ class TopApp(App[None]):
         """See what happened meanwhile, also that nothing did."""
         if not self._is_standing():
             return
-        events = self._follower.take()
-        if len(events) > _MOST_EVENTS:
-            skipped = len(events) - _MOST_EVENTS
-            events = [event for event in events if event.kind != "outcome"][-_MOST_EVENTS:] or events[-_MOST_EVENTS:]
-            self._write_log(Text(f"{'':14}{count(skipped)} outcomes are not shown", style="dim"))
-        for event in events:
-            line = draw_log_line(event)
-            self._events.append((event, line))
+        fresh, telling = self._journal.take(self._follower.take())
+        for line in fresh:
             self._write_log(line)
-            if event.kind == "halt" and self._is_recent(event):
-                self._new_halts.append(str(event.data.get("campaign")))
-        if events:
+        if fresh:
             self._draw_strip()
-        if any(event.kind in _TELLING for event in events):
+        if telling:
             self._woken.set()
         if self._is_late():
             self._draw()
-
-    @staticmethod
-    def _is_recent(event: Event) -> bool:
-        at = moment(event.at)
-        return at is not None and time.time() - at.timestamp() < 60.0
 
     def _is_late(self) -> bool:
         return time.monotonic() - self._answered > max(_LATE, _LATE * self._interval)
@@ -240,76 +218,27 @@ class TopApp(App[None]):
                 self._rows = len(rows.keys)
                 grid.show(rows.titles, rows.keys, rows.lines, stale=stale)
         if self._view == "halts":
-            base.query_one("#panels", Static).update(self._draw_panels())
-        self._draw_views()
+            panels = draw_panels(snapshot, self._matches["halts"], Canvas(self.size.width - 2))
+            base.query_one("#panels", Static).update(panels)
+        self._draw_bars()
         self._draw_strip()
         if self._details is not None and self._details.is_mounted:
-            self._details.show(self._draw_details(banner))
+            page = draw_report_page(snapshot, self._details.campaign, banner, Canvas(self.size.width - 6))
+            self._details.show(page)
 
-    def _draw_views(self) -> None:
-        snapshot = self._snapshot
-        going_on = sum(report.state == "halting" for report in snapshot.halts)
-        numbers = {
-            "campaigns": count(sum(snapshot.status.campaigns.values())),
-            "lanes": count(snapshot.status.lanes),
-            "log": "with outcomes" if self._follower.outcomes else "",
-            "halts": count(going_on) if going_on else "",
-        }
-        parts: list[Part] = []
-        for number, name in enumerate(_VIEWS, 1):
-            style = "bold reverse" if name == self._view else ""
-            title = Text(f" {number} {name} {numbers[name]}".rstrip() + " ", style=style)
-            parts.append((0, title))
-        if self._view in self._sorts:
-            orders = CAMPAIGN_ORDERS if self._view == "campaigns" else LANE_ORDERS
-            parts.append((2, Text(f"by {orders[self._sorts[self._view]]}", style="dim")))
-            shown, total = (
-                (len(snapshot.campaigns), snapshot.campaigns_total)
-                if self._view == "campaigns"
-                else (len(snapshot.lanes), snapshot.lanes_total)
-            )
-            if shown < total or self._matches[self._view]:
-                parts.append((3, Text(f"{count(shown)} of {count(total)}", style="dim")))
-        if self._matches[self._view]:
-            parts.append((1, Text(f"/{elide(printable(self._matches[self._view]), 24)}", style="bold cyan")))
+    def _draw_bars(self) -> None:
+        view, width = self._view, self.size.width
+        views = draw_views(
+            self._snapshot,
+            view,
+            sort=self._sorts.get(view),
+            match=self._matches[view],
+            outcomes=self._follower.outcomes,
+            width=width,
+        )
         base = self.screen_stack[0]
-        base.query_one("#views", Static).update(fit(parts, self.size.width, gap=" "))
-        base.query_one("#keys", Static).update(self._draw_keys())
-
-    def _draw_keys(self) -> Text:
-        keys = (
-            (2, "h", "hold"),
-            (2, "r", "release"),
-            (0, "x", "halt"),
-            (3, "Enter", "report"),
-            (1, "/", "filter"),
-            (3, "s", "sort"),
-            (4, "p", "pause"),
-            (0, "?", "help"),
-            (0, "q", "quit"),
-        )
-        parts = [(rank, Text.assemble((key, "bold"), " ", (told, "dim"))) for rank, key, told in keys]
-        return fit(parts, self.size.width)
-
-    def _draw_panels(self) -> RenderableType:
-        halts = [report for report in self._snapshot.halts if self._fits(report.campaign)]
-        if not halts:
-            halted = self._snapshot.status.campaigns.get("halted", 0)
-            told = f"{plural(halted, 'campaign')} {'was' if halted == 1 else 'were'} halted here: mtactl campaigns"
-            return Text(f"No halt is under way. {told} --state halted", style="dim")
-        canvas = Canvas(self.size.width - 2)
-        return Group(*(draw_steps(report, canvas, frame=int(self._snapshot.at * 2)) for report in halts))
-
-    def _draw_details(self, banner: Text | None) -> RenderableType:
-        assert self._details is not None
-        campaign, report = self._details.campaign, self._snapshot.detail
-        if report is None or report.campaign != campaign:
-            return Text("Asking the daemon…" if banner is None else banner.plain, style="dim")
-        rate = self._snapshot.campaign_rates.get(campaign) if banner is None else None
-        lines = [] if banner is None else [banner]
-        return Group(
-            *lines, draw_report(report, Canvas(self.size.width - 6)), Text(f"    {'rate':<12}{tell_rate(rate)}")
-        )
+        base.query_one("#views", Static).update(views)
+        base.query_one("#keys", Static).update(draw_keys(width))
 
     # -- the log ----------------------------------------------------------------------------------------------------
 
@@ -327,10 +256,7 @@ class TopApp(App[None]):
             body = self.screen_stack[0].query_one("#body").size.height
             free = body + (strip.size.height + 1 if strip.display else 0) - self._rows - 3
             room = max(room, min(free, _LONGEST_STRIP))
-        shown = list(self._events)[-room:] if room and self._view != "log" else []
-        lines = [line.copy() for _, line in shown]
-        for line in lines:
-            line.truncate(self.size.width, overflow="ellipsis")
+        lines = self._journal.last(room, self.size.width) if self._view != "log" else []
         strip.display = bool(lines)
         strip.update(Text("\n").join(lines))
 
@@ -356,7 +282,7 @@ class TopApp(App[None]):
 
     def action_next_view(self, step: int) -> None:
         """Show the view beside."""
-        self.action_view(_VIEWS[(_VIEWS.index(self._view) + step) % len(_VIEWS)])
+        self.action_view(VIEWS[(VIEWS.index(self._view) + step) % len(VIEWS)])
 
     def action_sort(self, step: int) -> None:
         """Sort by another column."""
@@ -365,7 +291,7 @@ class TopApp(App[None]):
             at = orders.index(self._sorts[self._view])
             self._sorts[self._view] = orders[(at + step) % len(orders)]
             self._woken.set()
-            self._draw_views()
+            self._draw_bars()
 
     def action_filter(self) -> None:
         """Let a filter be typed."""
@@ -386,15 +312,10 @@ class TopApp(App[None]):
         if self._view == "log":
             log = self.query_one(RichLog)
             log.clear()
-            for _, line in self._events:
-                self._write_log(line)
+            for line in self._journal.matching(text):
+                log.write(line)
         self._woken.set()
         self._draw()
-
-    @on(Input.Submitted, "#filter")
-    def keep_filter(self) -> None:
-        """Go back to the table."""
-        self.action_view(self._view)
 
     def action_clear(self) -> None:
         """Clear the filter and what was said."""
@@ -412,7 +333,7 @@ class TopApp(App[None]):
             return super().check_action(action, parameters)
         if len(self.screen_stack) > 1:
             return False
-        return action == "clear" or not isinstance(self.focused, Input)
+        return action in {"clear", "details"} or not isinstance(self.focused, Input)
 
     async def action_order(self, verb: str) -> None:
         """Hold, release or halt the campaign that the cursor is on."""
@@ -431,7 +352,10 @@ class TopApp(App[None]):
         await self._orders.begin(verb, report, rate)
 
     async def action_details(self) -> None:
-        """Show the report of the campaign that the cursor is on."""
+        """Show the report of the campaign that the cursor is on; or have done with typing a filter."""
+        if isinstance(self.focused, Input):
+            self.action_view(self._view)
+            return
         key = self.query_one("#campaigns", Grid).key if self._view == "campaigns" else None
         if key is None:
             return
@@ -450,7 +374,7 @@ class TopApp(App[None]):
         self._follower.outcomes = not self._follower.outcomes
         told = "The log shows what becomes of each recipient." if self._follower.outcomes else "Outcomes are left out."
         self.say(Text(told))
-        self._draw_views()
+        self._draw_bars()
 
     def action_pause(self) -> None:
         """Stop reading, or go on."""
