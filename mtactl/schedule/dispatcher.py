@@ -164,7 +164,8 @@ class Dispatcher:
         served = 0
         task = asyncio.current_task()
         idle = self._settings.delivery.idle_connection
-        while served < lane.settings.max_deliveries_per_connection and session.usable and not self._stopped.is_set():
+        opened_under = lane.settings
+        while session.usable and not self._stopped.is_set() and lane.keeps_connection(opened_under, served):
             if not self._beginning.passes():
                 await self._beginning.wait()
                 if not session.usable or self._stopped.is_set():
@@ -236,6 +237,8 @@ class Dispatcher:
         lane.in_flight += recipients
         session.begin(delivery)
         lane.throttle.take(time.monotonic(), recipients)
+        if lane.connections < lane.concurrency.allowance and lane.window:
+            self._lanes.pump(lane)  # it may have more by now, and a full window brings no page that would open one
         return True
 
     async def _finish(self, attempt: Attempt, session: RelaySession) -> None:

@@ -123,6 +123,14 @@ class Lane:
             and self.throttle.wait(now) <= 0.0
         )
 
+    def keeps_connection(self, opened_under: LaneSettings, served: int) -> bool:
+        """Whether a connection that has carried so many messages may carry one more, also after a reload."""
+        now = self.settings
+        if now is opened_under:
+            return served < now.max_deliveries_per_connection
+        same = (now.route, now.pipelining) == (opened_under.route, opened_under.pipelining)
+        return same and served < now.max_deliveries_per_connection and self.connections <= now.max_connections
+
     def in_backoff(self, now: float) -> bool:
         """Whether the destination is left alone at present."""
         return now < self.backoff_until

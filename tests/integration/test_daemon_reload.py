@@ -20,6 +20,8 @@ from tests.world.application import inject
 from tests.world.control import curl, until
 from tests.world.daemon import daemon, peer_world
 from tests.world.dns_server import run_dns_server
+from tests.world.injector import Injector
+from tests.world.newsletter import short_mails
 from tests.world.operator import log_lines, metrics, waiting
 from tests.world.smtp_peer import Conversation, run_smtp_peer
 from tests.world.unruly import run_unruly_peer
@@ -197,6 +199,35 @@ async def test_new_connections_follow_the_new_limits(tmp_path):
             before = node.status()["totals"]["delivered"]
             reload(lane, *(f'lane."*".{key}' for key in ("rate", "burst")))
             await until(lambda: node.status()["totals"]["delivered"] == before + 1, seconds=30)
+            assert await asyncio.to_thread(node.stop) == 0
+
+
+async def test_open_connections_follow_the_new_limits(tmp_path):
+    """If it failed, a destination that is to be slowed down, or left, would get what its connections may carry."""
+    slow = {"*": {"latency": 0.2}}
+    with peer_world(tmp_path / "one", slow) as one, peer_world(tmp_path / "two", slow) as two:
+        idle = '[delivery]\nidle_connection = "60s"\n'
+        with daemon(
+            tmp_path / "node", route=one.port, lane="max_deliveries_per_connection = 10000\n", extra=idle
+        ) as node:
+            reload = Reloader(node)
+
+            def lane() -> dict:
+                return (node.call("GET", "/v1/lanes?lane=one.example")[1]["lanes"] or [{"connections": 0}])[0]
+
+            await Injector(node.smtp_port).inject(short_mails("c", 250))
+            # It has a full window all the time: what opens another connection is that the others do well.
+            await until(lambda: lane()["connections"] >= 8, seconds=30)
+            reload("", 'lane."*".max_connections', base=("max_deliveries", "max_connections = 2\nmax_deliveries"))
+            await until(lambda: lane()["connections"] <= 2)
+            assert lane()["window"] > 0, "there was plenty to do"
+            elsewhere = reload.base.replace(str(one.port), str(two.port))
+            reload.base = elsewhere.replace("max_deliveries", "max_connections = 20\nmax_deliveries")
+            reload("", 'lane."*".max_connections', 'lane."*".route')
+            await until(lambda: node.report("c")["counts"]["delivered"] == 250, seconds=60)
+            delivered = one.record().delivered("c"), two.record().delivered("c")
+            assert sum(map(len, delivered)) == 250
+            assert len(delivered[1]) > 50
             assert await asyncio.to_thread(node.stop) == 0
 
 
