@@ -38,12 +38,10 @@ async def test_what_it_tells_from_start_to_end(tmp_path):
     async with run_unruly_peer("", "") as peer:
         with notify_socket(tmp_path / "notify") as manager, daemon(tmp_path, route=peer.port) as node:
             assert await asyncio.to_thread(node.stop) == 0
-            await asyncio.to_thread(
-                node.start, env={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "2000000"}
-            )
+            await asyncio.to_thread(node.start, env={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "2000000"})
             ready = await asyncio.to_thread(manager.expect, lambda told: told.get("READY") == "1")
             assert ready["STATUS"] == "0 queued, 0 in flight, 0 delivered"
-            first = [told for _, told in manager.messages][0]
+            first = next(told for _, told in manager.messages)
             assert first == {"STATUS": "opening the store"}
 
             await asyncio.to_thread(manager.expect, fed)
@@ -251,5 +249,3 @@ def test_a_restart_refuses_nobody(tmp_path):
             if clients is not None:
                 clients.end()
             node.end()
-
-
