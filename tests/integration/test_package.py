@@ -50,7 +50,9 @@ def test_units_of_the_installed_tree(tree):
     """If it failed, a unit would name a program or a file that the package does not have."""
     units = sorted((tree / "lib/systemd/system").iterdir())
     assert [unit.name for unit in units] == ["mtactld-control.socket", "mtactld.service", "mtactld.socket"]
-    for program in set(re.findall(r"^Exec\w+=(\S+)", (tree / "lib/systemd/system/mtactld.service").read_text(), re.M)):
+    for program in set(
+        re.findall(r"^Exec\w+=(\S+)", (tree / "lib/systemd/system/mtactld.service").read_text(), re.MULTILINE)
+    ):
         link = tree / program.removeprefix("/")
         assert link.is_symlink()
         target = tree / str((link.parent / link.readlink()).resolve()).removeprefix(str(tree)).lstrip("/")

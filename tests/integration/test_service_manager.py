@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import smtplib
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from collections import Counter
 import pytest
 
 from tests.world.application import inject, message
-from tests.world.control import until
 from tests.world.daemon import Daemon, daemon, free_port
 from tests.world.operator import eventually, log_lines
 from tests.world.service_manager import launch_with, notify_socket
@@ -34,7 +32,7 @@ def status_with(*parts: str):
 
 
 async def test_what_it_tells_from_start_to_end(tmp_path):
-    """If it failed, systemd would wait for a start or a reload that is done, and `systemctl status` would say nothing."""
+    """If it failed, systemd would wait for a start that is done, and `systemctl status` would say nothing."""
     async with run_unruly_peer("", "") as peer:
         with notify_socket(tmp_path / "notify") as manager, daemon(tmp_path, route=peer.port) as node:
             assert await asyncio.to_thread(node.stop) == 0
