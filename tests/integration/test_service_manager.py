@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import smtplib
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from collections import Counter
 import pytest
 
 from tests.world.application import inject, message
-from tests.world.control import until
 from tests.world.daemon import Daemon, daemon, free_port
 from tests.world.operator import eventually, log_lines
 from tests.world.service_manager import launch_with, notify_socket
@@ -34,16 +32,14 @@ def status_with(*parts: str):
 
 
 async def test_what_it_tells_from_start_to_end(tmp_path):
-    """If it failed, systemd would wait for a start or a reload that is done, and `systemctl status` would say nothing."""
+    """If it failed, systemd would wait for a start that is done, and `systemctl status` would say nothing."""
     async with run_unruly_peer("", "") as peer:
         with notify_socket(tmp_path / "notify") as manager, daemon(tmp_path, route=peer.port) as node:
             assert await asyncio.to_thread(node.stop) == 0
-            await asyncio.to_thread(
-                node.start, env={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "2000000"}
-            )
+            await asyncio.to_thread(node.start, env={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "2000000"})
             ready = await asyncio.to_thread(manager.expect, lambda told: told.get("READY") == "1")
             assert ready["STATUS"] == "0 queued, 0 in flight, 0 delivered"
-            first = [told for _, told in manager.messages][0]
+            first = next(told for _, told in manager.messages)
             assert first == {"STATUS": "opening the store"}
 
             await asyncio.to_thread(manager.expect, fed)
@@ -251,5 +247,3 @@ def test_a_restart_refuses_nobody(tmp_path):
             if clients is not None:
                 clients.end()
             node.end()
-
-
