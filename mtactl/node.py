@@ -9,9 +9,9 @@ from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any, overload
 
+from mtactl.analyst import Analyst
 from mtactl.campaign.ledger import Account
 from mtactl.campaign.ranking import Ranking
-from mtactl.analyst import Analyst
 from mtactl.campaign.state import CampaignEvent, CampaignState
 from mtactl.control import types
 from mtactl.core import Core
@@ -19,7 +19,16 @@ from mtactl.errors import IllegalMove, UnknownCampaign
 from mtactl.message import queue_id
 from mtactl.observe.events import EventBus
 from mtactl.observe.log import timestamp
-from mtactl.reports import campaign_analysis, counts, lane_order, lane_row, queue_recipient, recipient_row, steps, stop_facts
+from mtactl.reports import (
+    campaign_analysis,
+    counts,
+    lane_order,
+    lane_row,
+    queue_recipient,
+    recipient_row,
+    steps,
+    stop_facts,
+)
 from mtactl.settings import Settings
 from queue_store.errors import CampaignHalted
 from queue_store.records import Claim, Outcome, QueuedState, QueueFilter, QueueRow

@@ -18,9 +18,9 @@ from mtactl.schedule.lane import Lane, LaneState
 from queue_store.records import OutcomeRow, QueuedState, QueueRow
 
 __all__ = [
+    "campaign_analysis",
     "counts",
     "lane_order",
-    "campaign_analysis",
     "lane_row",
     "maybe_timestamp",
     "queue_recipient",

@@ -55,8 +55,8 @@ def _roots_of_tables() -> dict[int, str]:
 
 
 def _is_in_one_sector(at: int) -> bool:
-    """Whether the head of a frame, up to the salts, is in one sector. Else a power cut may leave the mark of a commit of
-    an older log beside the salts of this one.
+    """Whether the head of a frame, up to the salts, is in one sector. Else a power cut may leave the mark of a commit
+    of an older log beside the salts of this one.
     """
     return at // _SECTOR == (at + _SALTED - 1) // _SECTOR
 

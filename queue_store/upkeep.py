@@ -18,7 +18,7 @@ import apsw
 from queue_store.checkpointer import Checkpointer
 from queue_store.errors import StoreCorrupt, StoreError
 from queue_store.failpoints import ARMED, reach
-from queue_store.index import as_json, BatchRows, Index, may_be_durable
+from queue_store.index import BatchRows, Index, as_json, may_be_durable
 from queue_store.room import RESERVE_BESIDE, Room
 from queue_store.segments import Segments
 
@@ -200,13 +200,7 @@ class Upkeep:
                         continue
                     octets += size
                 if bodies:
-                    places = segments.append_all(bodies)
-                    segments.sync()
-                    if ARMED:
-                        reach("copy-appended")
-                    self._point(segment, [(body[0], *place) for body, place in zip(bodies, places, strict=True)])
-                    if ARMED:
-                        reach("copy-pointed")
+                    self._move(segment, bodies)
         except BaseException as error:
             if not may_be_durable(error):  # else the index may point there when it is opened anew
                 segments.rollback(length)
@@ -216,6 +210,16 @@ class Upkeep:
         if segments.active == active:
             segments.seal_if_full()
         return looked
+
+    def _move(self, segment: int, bodies: Sequence[tuple[int, tuple[bytes]]]) -> None:
+        """Write the bodies behind the last one, durably, and then have the index point there."""
+        places = self._segments.append_all(bodies)
+        self._segments.sync()
+        if ARMED:
+            reach("copy-appended")
+        self._point(segment, [(body[0], *place) for body, place in zip(bodies, places, strict=True)])
+        if ARMED:
+            reach("copy-pointed")
 
     def _point(self, segment: int, moved: Sequence[tuple[int, int, int]]) -> None:
         """Have the index say where in the active segment messages are: by id, the offset and the size in octets."""

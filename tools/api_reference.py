@@ -1,7 +1,6 @@
 """Writes docs/api.md, the reference of the control API, from the OpenAPI document that the daemon serves.
 
-    python -m tools.api_reference            writes it
-    python -m tools.api_reference --check    exits 1 if it is not what it would be
+`python -m tools.api_reference` writes it; with `--check` it exits with 1 if it is not what it would be.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 _HEAD = """\
 # The control API
 
-HTTP/1.1 and JSON on the control socket. This page is made from the OpenAPI 3.1 document that the daemon itself serves at
-`/v1/openapi.json` (`make docs`).
+HTTP/1.1 and JSON on the control socket. This page is made from the OpenAPI 3.1 document that the daemon itself serves
+at `/v1/openapi.json` (`make docs`).
 
 {about}
 
@@ -120,6 +119,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> int:
+    """Write the page, or see whether it is up to date; give the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.api_reference", description="write docs/api.md")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is not up to date")
     page = render(describe([*ROUTES, document_route(ROUTES)]))

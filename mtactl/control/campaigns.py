@@ -8,10 +8,17 @@ from typing import get_args
 from aiohttp import web
 
 from mtactl.control.answers import answer, answer_rows
-from mtactl.control.parameters import CAMPAIGN_PATTERN, Choice, Choices, MOST_ROWS, Number, Text
+from mtactl.control.parameters import CAMPAIGN_PATTERN, MOST_ROWS, Choice, Choices, Number, Text
 from mtactl.control.problems import ProblemKind, Refusal
 from mtactl.control.route import Call, Route
-from mtactl.control.types import CampaignAnalysis, CampaignIds, CampaignList, CampaignOrder, CampaignReport, CampaignState
+from mtactl.control.types import (
+    CampaignAnalysis,
+    CampaignIds,
+    CampaignList,
+    CampaignOrder,
+    CampaignReport,
+    CampaignState,
+)
 
 __all__ = ["ROUTES"]
 

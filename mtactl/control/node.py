@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from typing import Protocol
 
 from mtactl.control.types import (
-    CampaignOrder,
     CampaignAnalysis,
+    CampaignOrder,
     CampaignReport,
     CampaignState,
     Event,

@@ -27,8 +27,8 @@ from mtactl.campaign.state import CampaignEvent
 from mtactl.campaign.state import CampaignState as GateState
 from mtactl.control.server import ControlServer
 from mtactl.control.types import (
-    CampaignOrder,
     CampaignAnalysis,
+    CampaignOrder,
     CampaignReport,
     CampaignState,
     Counts,
