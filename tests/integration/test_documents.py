@@ -91,7 +91,7 @@ def test_every_block_of_commands_is_run_by_some_test():
 @pytest.mark.needs("jq", "jq")
 @pytest.mark.parametrize("page", pages(), ids=_NAMES)
 def test_the_commands_of_a_page_work(page, evening):
-    """If it failed, an administrator would type it at two in the morning, and the wrong thing would happen, or nothing."""
+    """If it failed, an administrator would type it at night, and nothing would happen, or the wrong thing."""
     commands = [command for block in blocks(page) if block.how == "node" for command in block.commands]
     # What stands in the text comes last, and what changes something last of that.
     gentle = sorted(dict.fromkeys(inline(page)), key=lambda command: "drop" in command or "halt" in command)
