@@ -132,7 +132,11 @@ def _tell(screen: Screen, client: Client, campaign: str, report: CampaignReport 
             screen.show(Text(f"Did you mean {' or '.join(printable(name) for name in near)}?", style="bold yellow"))
         screen.show("It can be halted all the same: its mail will be refused.")
         return
-    screen.show(*textwrap.wrap(printable(summarise(report)), max(20, screen.width), subsequent_indent="  "))
+    screen.show(
+        *textwrap.wrap(
+            printable(summarise(report)), max(20, screen.width), subsequent_indent="  ", break_on_hyphens=False
+        )
+    )
     screen.show(*draw_facts(screen, describe_outlook(look_ahead(client, report)), label=11))
 
 
