@@ -5,8 +5,9 @@ from __future__ import annotations
 __all__ = ["SHEET"]
 
 SHEET = """
-Screen { layout: vertical; background: ansi_default; color: ansi_default; scrollbar-size-vertical: 1; }
+Screen { layout: vertical; background: ansi_default; color: ansi_default; overflow: hidden hidden; }
 Overview { height: auto; }
+Overview Static, #views, #strip, #keys { text-wrap: nowrap; text-overflow: clip; }
 Overview Static { height: auto; max-height: 12; }
 #views { height: 1; }
 #body { height: 1fr; min-height: 2; }
