@@ -100,13 +100,13 @@ class File:
         }
         content = bytearray(self.certain)
         sizes = [len(content)]
-        surest = 0  # the place in `sizes` of the last that is for certain
+        surest = len(content)  # it has at least so many octets
         for place, change in enumerate(changes):
             if change.data is None:
                 if change.offset < len(content):
                     change.apply(content)
                 if change.offset < sizes[-1]:
-                    sizes, surest = [change.offset], 0  # a cut that is there
+                    sizes, surest = [change.offset], change.offset  # a cut that is there
                 else:
                     sizes.append(change.offset)
                 continue
@@ -118,8 +118,9 @@ class File:
             if change.end > sizes[-1] and not change.mapped:
                 sizes.append(change.end)
             if change.durable:
-                surest = max(surest, next(at for at, size in enumerate(sizes) if size >= change.end))
-        size = sizes[surest if chance is None else _choose(len(sizes) - 1, surest, chance, keep)]
+                surest = max(surest, change.end)
+        sizes = [surest] + [size for size in sizes if size > surest]
+        size = sizes[0 if chance is None else _choose(len(sizes) - 1, 0, chance, keep)]
         return bytes(content[:size]) + bytes(max(0, size - len(content)))
 
     def _first_cut_lost(self, chance: random.Random | None, keep: float) -> int:
