@@ -200,7 +200,7 @@ class TopApp(App[None]):
 
     def _is_standing(self) -> bool:
         """Whether there is a screen to draw on: an answer may come before it or behind it."""
-        return self._standing and bool(self.screen_stack) and bool(self.screen_stack[0].query(Overview))
+        return self._standing and self.is_running and bool(self.screen_stack)
 
     def _draw(self) -> None:
         """Draw everything anew."""

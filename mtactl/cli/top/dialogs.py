@@ -117,9 +117,11 @@ class HaltQuestion(ModalScreen[CampaignReport | None]):
             report = await asyncio.to_thread(self._ask, reason)
         except Failure as failure:
             self.asking = False
-            self._say(tell(failure))
+            if self.app.is_running:  # or it was left meanwhile, and there is nothing to say it on
+                self._say(tell(failure))
         else:
-            self.dismiss(report)
+            if self.app.is_running:
+                self.dismiss(report)
 
     def action_leave(self) -> None:
         """Close it; while the daemon is being asked there is no way back."""
