@@ -12,11 +12,7 @@ from mtactl.cli.suggestions import nearest
 from mtactl.control.types import Problem
 
 VERBS = ["status", "campaigns", "show", "halt", "stop", "cancel", "hold", "release"]
-<<<<<<< HEAD
-VERBS += ["recipients", "queue", "lanes", "events", "reload", "completion"]
-=======
-VERBS += ["recipients", "queue", "lanes", "events", "top", "reload"]
->>>>>>> w-top
+VERBS += ["recipients", "queue", "lanes", "events", "top", "reload", "fsck", "completion"]
 
 
 def invoke(*arguments: str, **env: str):
