@@ -11,7 +11,7 @@ from mtactl.cli.main import program
 from mtactl.control.types import Problem
 
 VERBS = ["status", "campaigns", "show", "halt", "stop", "cancel", "hold", "release"]
-VERBS += ["recipients", "queue", "lanes", "events", "reload"]
+VERBS += ["recipients", "queue", "lanes", "events", "reload", "fsck"]
 
 
 def invoke(*arguments: str, **env: str):
