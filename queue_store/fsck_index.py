@@ -70,7 +70,7 @@ def check_halts(db: apsw.Connection, folder: Path) -> Iterator[Finding]:
     """Compare the halts of the index with their copy. Raises apsw.Error, OSError."""
     promises = read_promises(folder / HALTS)
     if not promises.whole:
-        severity = Severity.NOTE if promises.missing else Severity.ERROR
+        severity = Severity.NOTE if promises.missing or promises.torn else Severity.ERROR
         yield Finding(severity=severity, where=HALTS, what=promises.damage, kind=Kind.HALTS)
     sql = "SELECT c.name FROM halts h JOIN campaigns c ON c.id = h.campaign_id"
     yield from _compare({str(name) for (name,) in db.execute(sql)}, promises)
@@ -80,10 +80,6 @@ def _compare(indexed: set[str], promises: Promises) -> Iterator[Finding]:
     for name in sorted(promises.halts.keys() - indexed):
         what = "its halt is in the copy, but not in the index"
         yield Finding(severity=Severity.ERROR, where=f"{HALTS}, campaign {name}", what=what, kind=Kind.HALTS)
-    if promises.whole:
-        for name in sorted(indexed - promises.halts.keys()):
-            what = "its halt is in the index, but not in the copy yet"
-            yield Finding(severity=Severity.NOTE, where=f"{HALTS}, campaign {name}", what=what, kind=Kind.HALTS)
 
 
 def check_files(folder: Path) -> Iterator[Finding]:

@@ -50,6 +50,7 @@ class Promises:
     end: int = 0
     damage: str = ""
     missing: bool = False
+    torn: bool = False  # no sound record is behind the damage: so a power cut leaves what was being written
 
     @property
     def whole(self) -> bool:
@@ -86,7 +87,22 @@ def read_promises(path: Path) -> Promises:
         found.damage = "the file is missing"
         return found
     found.damage = _parse(octets, found)
+    found.torn = bool(found.records and found.damage) and not _goes_on(octets, found.end)
     return found
+
+
+def _goes_on(octets: bytes, start: int) -> bool:
+    """Whether there is a sound record behind a damaged one."""
+    at = octets.find(_MAGIC, start + 1)
+    while at >= 0:
+        head = octets[at : at + _HEAD.size]
+        if len(head) == _HEAD.size:
+            _, length, number, checksum = _HEAD.unpack(head)
+            text = octets[at + _HEAD.size : at + _HEAD.size + length]
+            if checksum == zlib.crc32(text, zlib.crc32(_NUMBER.pack(number, length))):
+                return True
+        at = octets.find(_MAGIC, at + 1)
+    return False
 
 
 def _parse(octets: bytes, found: Promises) -> str:

@@ -80,7 +80,7 @@ def test_damaged_index_is_explained_with_what_is_lost(store):
 
 
 def test_store_in_use_is_not_checked(tmp_path):
-    """If it failed, mail that comes in meanwhile would look like damage, or the lock could be deleted around it."""
+    """If it failed, mail that comes in meanwhile would look like damage, or a deleted lock file would let two in."""
     node = Daemon(tmp_path)
     try:
         node.start()

@@ -139,7 +139,8 @@ async def main(folder: Path, plan: Path) -> None:
     except (StoreError, OSError) as error:
         tell("refused", f"{type(error).__name__}: {error}")
         return
-    tell("opened", store.free_bytes() > 0)
+    reserve = folder / "reserve"
+    tell("opened", reserve.exists() and reserve.stat().st_size == 1 << 20)
     child = Child(store, disk)
     await child.work()
     if told:
