@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import Callable
 
+from queue_store import upkeep
 from queue_store.errors import CampaignHalted, StoreFull
 from queue_store.index import Index
 from queue_store.records import Claim, HaltRequest, NewMessage, NewRecipient, Outcome, QueueFilter, Settlement
@@ -12,6 +13,7 @@ from queue_store.store import QueueStore
 from tests.crash.store_child import CAMPAIGNS, LANES, PIECES, POISON, make_body, now, tell
 
 OUTCOMES = [Outcome.DELIVERED, Outcome.DELIVERED, Outcome.BOUNCED, None]
+FREEING = 5.0  # seconds
 FULL = 40  # halts that are asked for on the full disk: some of them do not fit
 STEPS = ("queue_dropped", "in_flight_finished", "completed")
 
@@ -33,6 +35,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             for each in (*work, self.halt(), self.hold(), self.administer()):
                 group.create_task(each)
+        await self.free_pages()
         await self.fill_disk()
 
     def is_at_work(self) -> bool:
@@ -163,6 +166,21 @@ class Worker:
             await self.store.retry(_of(f"c{self.chance.randrange(CAMPAIGNS)}"))
             await self.store.drop(_of(f"c{self.chance.randrange(CAMPAIGNS)}"), limit=3)
             await self.store.expire(now() - 400_000, limit=3)
+
+    async def free_pages(self) -> None:
+        """Leave many free pages in the index, and wait until upkeep has given them back."""
+
+        def free(index: Index) -> None:
+            index.db.execute("CREATE TABLE scratch AS SELECT zeroblob(200000)").fetchall()
+            index.db.execute("DROP TABLE scratch").fetchall()
+
+        def is_freed(index: Index) -> bool:
+            return index.db.pragma("freelist_count") < upkeep._FREE_PAGES
+
+        await self.store._walk(free)
+        deadline = asyncio.get_running_loop().time() + FREEING
+        while not await self.store._walk(is_freed) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
 
     async def fill_disk(self) -> None:
         """Ask for halts while the index can't grow, until one is not answered: the reserve is spent for it."""
