@@ -18,7 +18,7 @@ from mtactl.message.reply import Reply
 __all__ = ["Listeners"]
 
 TOLD_EVERY = 60.0  # seconds between two words in the log on clients that were turned away
-LATELY = 10.0  # seconds for which it counts as a problem that one was
+LATELY = 5.0  # seconds for which it counts as a problem that one was
 
 _log = structlog.get_logger()
 

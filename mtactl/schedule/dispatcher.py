@@ -37,7 +37,7 @@ __all__ = ["Dispatcher"]
 _TIDY = 60.0  # seconds
 _SHORT = 1.0  # seconds in which no connection is opened after this machine had no room for one
 _TELL_SHORT = 60.0  # seconds between two words in the log on that
-_LATELY = 10.0  # seconds for which it counts as a problem
+_LATELY = 5.0  # seconds for which it counts as a problem
 
 # In a turn of the loop: a millisecond or two. A halt takes some five turns from the connection to the answer.
 _TRANSACTIONS_A_TURN = 6

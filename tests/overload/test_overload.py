@@ -6,7 +6,7 @@ import pytest
 
 from tests.overload.course import endure
 
-SECONDS = 20.0
+SECONDS = 15.0
 GROWTH = 60.0  # MiB: windows and caches fill in the first minutes, whatever the length of the queue
 
 

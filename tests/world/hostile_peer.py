@@ -155,7 +155,7 @@ class HostilePeer(SmtpPeer):
         if manner[:3].isdigit():
             talk.say(manner.encode() + b"\r\n")
             if self.stage == "body" or (self.stage == "idle" and manner[:3] != "421"):
-                await talk.hang()  # to close with octets unread is to reset, which would take the reply with it
+                await self.hangs(talk, reply)  # to close with octets unread is to reset, which would take the reply too
             if manner[:3] == "421":
                 raise HangUp
             return False
@@ -167,7 +167,7 @@ class HostilePeer(SmtpPeer):
 
     async def hangs(self, talk: Conversation, reply: bytes) -> None:
         if self.stage == "body":
-            await asyncio.Event().wait()  # it reads no more, either
+            await asyncio.Event().wait()  # it reads no more, either: or the end of the message would come
         await talk.hang()
 
     async def hangs_up(self, talk: Conversation, reply: bytes) -> None:
@@ -180,7 +180,7 @@ class HostilePeer(SmtpPeer):
 
     async def talks_garbage(self, talk: Conversation, reply: bytes) -> None:
         talk.say(GARBAGE)
-        await talk.hang()
+        await self.hangs(talk, reply)
 
     async def alerts(self, talk: Conversation, reply: bytes) -> None:
         talk.say(ALERT)
