@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -73,6 +75,16 @@ def test_nothing_of_the_building_machine(package, tree):
             assert str(ROOT).encode() not in path.read_bytes(), path
     conffiles = subprocess.run(["dpkg-deb", "--info", package, "conffiles"], capture_output=True, text=True).stdout
     assert conffiles.split() == ["/etc/mtactl/mtactl.toml"]
+
+
+def test_uninstall_takes_what_install_put(tree, tmp_path):
+    """If it failed, `make uninstall` would leave a program behind, or take the configuration."""
+    root = tmp_path / "root"
+    shutil.copytree(tree, root, symlinks=True)
+    where = {"DESTDIR": str(root), "prefix": "/usr", "unitdir": "/lib/systemd/system"}
+    subprocess.run(["make", "uninstall"], cwd=ROOT, env=os.environ | where, check=True, capture_output=True)
+    left = [path.relative_to(root) for path in root.rglob("*") if not path.is_dir()]
+    assert [str(path) for path in left if "share/lintian" not in str(path)] == ["etc/mtactl/mtactl.toml"]
 
 
 LIFE = r"""
