@@ -6,7 +6,7 @@ import pytest
 
 from tests.crash.harness import endure
 
-KILLS = 8
+KILLS = 6
 
 
 @pytest.mark.timeout(400)
