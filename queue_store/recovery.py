@@ -12,6 +12,7 @@ All this is one transaction, and the log is cleared behind it, so that a recover
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
