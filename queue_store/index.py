@@ -276,6 +276,14 @@ class Index:
                 reach("index-schema-made")
         db.execute(statements("batch.sql"))
 
+    def restart_log(self) -> None:
+        """Have the next commit begin the log anew, with other salts. Raises apsw.Error.
+
+        Where the end of a commit is that a power cut has torn, its octets lie behind what is committed next in the same
+        log; another cut then would leave what looks like two commits that are lost, which is the mark of damage.
+        """
+        self.db.execute("PRAGMA wal_checkpoint(RESTART)")
+
     @contextmanager
     def _plain_transaction(self) -> Iterator[None]:
         self.db.execute("BEGIN IMMEDIATE")

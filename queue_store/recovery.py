@@ -199,6 +199,7 @@ class _Opening:
             parts.callback(index.close)
             if log_size:
                 check_log(path)
+                index.restart_log()
             if not index_size:
                 _check_not_lost(index, journal.promises, path)
             if (path / NOTED).exists():

@@ -126,7 +126,7 @@ class Flag(Parameter):
 
     def schema(self) -> dict[str, Any]:
         """Give its JSON Schema."""
-        return {"type": "boolean", "default": self.otherwise}
+        return {"anyOf": [{"type": "boolean"}, {"enum": ["", "0", "1"]}], "default": self.otherwise}
 
     def default(self) -> bool:
         """Give what it is when it is not in the query."""

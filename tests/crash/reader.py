@@ -1,4 +1,5 @@
-"""Reads a store from its files alone, with none of the store's own code: the index with SQLite, the bodies by hand.
+"""Reads a store from its files alone, with none of the store's own code (but that which loads the checksums of the
+index's pages): the index with SQLite, the bodies by hand.
 
 The folder must not be in use; it is not left as it was (SQLite recovers its log), so give it a copy.
 """
@@ -13,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
+
+from queue_store.checksums import load_checksums
 
 CLAIMED = 3
 
@@ -37,7 +40,7 @@ class Books:
         self.after_stop: dict[str, str] = {}
         self.rows: Counter[str] = Counter()  # by recipient
         self.tallies: dict[str, Counter[str]] = defaultdict(Counter)  # by campaign, from the rows
-        with closing(apsw.Connection(str(folder / "queue.db"), flags=apsw.SQLITE_OPEN_READWRITE)) as db:
+        with closing(_open(folder / "queue.db")) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             self._read(db)
 
@@ -97,10 +100,18 @@ class Books:
             yield addresses, body
 
 
+def _open(index: Path) -> apsw.Connection:
+    """Open an index and leave it as it is: who closes it last would else put its log away."""
+    load_checksums()  # they can be loaded once only in a process
+    db = apsw.Connection(str(index), flags=apsw.SQLITE_OPEN_READWRITE)
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    return db
+
+
 def has_index(folder: Path) -> bool:
     """Whether there is an index with a schema: without one nothing was ever answered."""
     index = folder / "queue.db"
     if not index.exists():
         return False
-    with closing(apsw.Connection(str(index), flags=apsw.SQLITE_OPEN_READWRITE)) as db:
+    with closing(_open(index)) as db:
         return bool(db.execute("SELECT count(*) FROM sqlite_schema").get)

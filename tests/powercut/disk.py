@@ -206,6 +206,10 @@ class Disk:
                 self._parent(event.path).change(self.number, Path(event.path).name, node)
             case "U":
                 self._parent(event.path).change(self.number, Path(event.path).name, None)
+            case "R":  # two names change, and nothing here says that they do so together
+                before = event.data.decode()
+                self._parent(before).change(self.number, Path(before).name, None)
+                self._parent(event.path).change(self.number, Path(event.path).name, self.inodes[event.file])
             case "W" | "P":
                 change = Change(event.first, event.data, self.number, sync=event.second, mapped=event.kind == "P")
                 self._file(event).change(change)
