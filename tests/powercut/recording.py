@@ -1,7 +1,7 @@
 """Records what the process of a store does to its files, and reads the record (recorder.c makes it).
 
 A record is 33 octets, little endian, a path and data:
-    1  kind: C a file is made, M a folder is made, U a name is removed, R one is given in the place of another, W written,
+    1  kind: C a file is made, M a folder is made, U a name is removed, R one takes the place of another, W written,
              T cut or grown, A allocated, P a page of a shared mapping has changed, S a sync begins, s a sync has ended,
              w a write that was to be durable at once is, K something was told
     8  inode    8  offset, size or number of the sync    8  length, or the sync of a write (0: none)
