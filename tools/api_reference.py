@@ -24,6 +24,7 @@ at `/v1/openapi.json` (`make docs`).
 
 {about}
 
+<!-- run: node -->
 ```sh
 curl --unix-socket /run/mtactl/control.sock http://mtactl/v1/status
 ```

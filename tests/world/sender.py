@@ -127,6 +127,6 @@ def bounded(node: Daemon, *, mebibytes: float, left: float | None = None) -> Ite
     assert after <= (mebibytes if left is None else left), f"{after:.1f} MiB more are left"
     status = node.status()
     check_law(status["totals"])
-    assert status["health"] == "ok", status
+    until(lambda: node.status()["health"] == "ok", "it is not well again")
     log = node.log.read_text()
     assert "session_failed" not in log and "Traceback" not in log, node.tail()
