@@ -84,7 +84,8 @@ def _opening() -> list[Cell]:
         ("connect", "hangs", WAITS, "no connection within", one),
         ("banner", "hangs", WAITS, "greeting: time-out", one),
         ("banner", "hangs up", WAITS, "greeting: connection lost", one),
-        ("banner", "resets", WAITS, "greeting: connection lost", one),
+        # It meets the reset as it connects, or as it waits for the greeting.
+        ("banner", "resets", WAITS, "connection", one),
         ("banner", "421 4.3.2 too busy", WAITS, "421 4.3.2 too busy", one),
         ("banner", "450 4.7.1 not you", WAITS, "450 4.7.1 not you", one),
         ("banner", "554 5.7.1 go away", WAITS, "554 5.7.1 go away", one),
