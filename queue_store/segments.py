@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,13 +20,12 @@ from queue_store.body_records import HEADER_SIZE, checksum_of, pack_header, segm
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
 from queue_store.failpoints import ARMED, reach
 from queue_store.read_ahead import ReadAhead
+from queue_store.segment_readers import SegmentReaders
 
 __all__ = ["Segments", "sync_folder"]
 
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _NOWAIT_LIMIT = 256 << 10  # octets; checking and copying more would hold up the event loop for over 0.1 ms
-_OPEN_READERS = 128
-_OPEN_PART = 16  # the most that they may be of all descriptors that the process may have: a sixteenth
 # Out of descriptors or memory is no fault of the disk: like a full one, it passes.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -45,88 +41,6 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-class _Reader:
-    """An open segment file. It is closed when it has left the cache and the last read of it has ended."""
-
-    __slots__ = ("fd", "gone", "users")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.users = 0
-        self.gone = False
-
-
-class _Readers:
-    """A bounded set of open segment files, the least recently used one closed first. For any thread."""
-
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
-        self._folder = folder
-        if limit is None:
-            limit = min(_OPEN_READERS, max(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _OPEN_PART))
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[int, _Reader] = OrderedDict()
-
-    def take_open(self, segment: int) -> _Reader | None:
-        """Lend a segment, to be given back; None when it is not open."""
-        with self._lock:
-            reader = self._cache.get(segment)
-            if reader is not None:
-                self._cache.move_to_end(segment)
-                reader.users += 1
-            return reader
-
-    def take(self, segment: int) -> _Reader:
-        """Lend a segment, to be given back; open it if need be. Raises OSError."""
-        reader = self.take_open(segment)
-        if reader is not None:
-            return reader
-        # Not under the lock: opening may wait for the disk, and the event loop takes this lock.
-        fresh = _Reader(os.open(segment_path(self._folder, segment), os.O_RDONLY | os.O_CLOEXEC))
-        with self._lock:
-            if os.fstat(fresh.fd).st_nlink == 0:  # unlinked since: kept here, it would hold its blocks on the disk
-                fresh.gone = True
-                fresh.users = 1
-                return fresh
-            reader = self._cache.setdefault(segment, fresh)
-            reader.users += 1
-            self._cache.move_to_end(segment)
-            if reader is not fresh:
-                os.close(fresh.fd)
-            if len(self._cache) > self._limit:
-                self._drop(self._cache.popitem(last=False)[1])
-            return reader
-
-    def give_back(self, reader: _Reader) -> None:
-        """End a loan."""
-        with self._lock:
-            reader.users -= 1
-            self._close_if_gone(reader)
-
-    def discard(self, segment: int) -> None:
-        """Let go of a segment; those who are reading it may finish."""
-        with self._lock:
-            reader = self._cache.pop(segment, None)
-            if reader is not None:
-                self._drop(reader)
-
-    def close(self) -> None:
-        """Let go of all, and keep no more."""
-        with self._lock:
-            self._limit = 0
-            while self._cache:
-                self._drop(self._cache.popitem()[1])
-
-    def _drop(self, reader: _Reader) -> None:
-        reader.gone = True
-        self._close_if_gone(reader)
-
-    @staticmethod
-    def _close_if_gone(reader: _Reader) -> None:
-        if reader.gone and reader.users == 0:
-            os.close(reader.fd)
-
-
 class Segments:
     """The segment files of one folder. `recover` comes first; `segment_size` is where one is full, in octets."""
 
@@ -136,7 +50,7 @@ class Segments:
         self._folder = folder
         self._segment_size = segment_size
         self._lengths: dict[int, int] = {}
-        self._readers = _Readers(folder)
+        self._readers = SegmentReaders(folder)
         self._ahead = ReadAhead()  # of the event loop's thread
         self._nowait = hasattr(os, "RWF_NOWAIT")
         self._write_durably = hasattr(os, "RWF_DSYNC")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queue_store import segment_readers
 from queue_store import segments as module
 from queue_store.body_records import HEADER_SIZE, Record, pack_header, scan, segment_files, segment_path
 from queue_store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull
@@ -468,8 +469,8 @@ def test_what_was_read_ahead_and_then_rolled_back_is_read_again(segments: Segmen
 
 def test_readers_and_unlink_in_threads(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """If a descriptor were closed under a reader, it would read another file's octets, or fail."""
-    monkeypatch.setattr(module, "_OPEN_READERS", 2)
-    monkeypatch.setattr(module._Readers.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(segment_readers, "_OPEN_READERS", 2)
+    monkeypatch.setattr(segment_readers.SegmentReaders.__init__, "__defaults__", (2,))
     segments = open_segments(folder, segment_size=1)
     places = []
     for number in range(1, 41):
